@@ -1,0 +1,1 @@
+"""The recipe of the embedded pocket model: data, one trainer a part, evaluation by outside judges."""

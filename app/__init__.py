@@ -1,0 +1,1 @@
+"""Floor 4: the doors. Command line, MCP server, web page."""

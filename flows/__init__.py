@@ -1,0 +1,1 @@
+"""Floor 3: batch jobs; the only place that knows Prefect."""
