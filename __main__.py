@@ -1,6 +1,6 @@
 """`python -m anyloom` is the command line."""
 
-from anyloom.app.cli import main
+from .app.cli import main
 
 if __name__ == "__main__":
     main()
