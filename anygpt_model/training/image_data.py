@@ -2,8 +2,8 @@
 
 The result is two files under `work/image`: `images.npz` (`pictures` uint8 [N, 96, 96, 3] on white, `alpha` uint8
 [N, 96, 96]) and `images.json`, whose rows stand in the same order. What is held out is a pure function of the ids
-(their sha256), so it never changes: 5 % of the concepts ("concept") and 5 % of the (concept, style) pairs ("pair"). Knows no
-model.
+(their sha256), so it never changes: 5 % of the concepts ("concept") and 5 % of the (concept, style) pairs ("pair").
+Knows no model.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ STYLES = (*VECTOR_STYLES, *RASTER_STYLES)
 
 LEFT_OUT_GROUPS = {"component", "flags"}
 MASS = {
-    *("rice", "bread", "broccoli", "garlic", "spaghetti", "sushi", "butter", "bacon", "popcorn", "salt", "honey", "milk"),
-    *("sake", "fire", "fog", "snow", "coral", "wood", "soap", "money", "music", "information", "tennis", "badminton"),
-    *("bowling", "hockey", "cricket", "lacrosse", "softball", "volleyball", "camping", "curling"),
+    *("rice", "bread", "broccoli", "garlic", "spaghetti", "sushi", "butter", "bacon", "popcorn", "salt", "honey"),
+    *("milk", "sake", "fire", "fog", "snow", "coral", "wood", "soap", "money", "music", "information", "tennis"),
+    *("badminton", "bowling", "hockey", "cricket", "lacrosse", "softball", "volleyball", "camping", "curling"),
 }
 
 
@@ -106,7 +106,7 @@ def phrase(label: str) -> str:
 
 
 def article(label: str) -> str:
-    """"a", "an" or nothing (plurals, masses, proper names), by rules that fit these labels."""
+    """ "a", "an" or nothing (plurals, masses, proper names), by rules that fit these labels."""
     head = re.split(r" (?:with|on|of|in|and|without|over|behind|showing|from) ", label)[0]
     last = head.split()[-1]
     plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
