@@ -100,21 +100,52 @@ MASS = frozenset({"bread", "cheese", "milk", "snow", "fire", "sheep", "fish", "s
 """Names without a plural here, or that take no article in the captions' plurals."""
 COLOURS = ("red", "yellow", "green", "blue", "orange", "pink", "brown", "black", "white", "grey")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-OPPOSITES = (("hot", "cold"), ("big", "small"), ("happy", "sad"), ("fast", "slow"), ("black", "white"), ("day", "night"))
+OPPOSITES = (
+    ("hot", "cold"),
+    ("big", "small"),
+    ("happy", "sad"),
+    ("fast", "slow"),
+    ("black", "white"),
+    ("day", "night"),
+)
 INSTRUMENTS = ("piano", "violin", "guitar", "flute", "trumpet", "harp")
 DANCES = ("waltz", "jig", "reel", "march")
 PACE = ("slow", "fast", "happy", "sad")
 PLACES = ("on the table", "under the table", "in the garden", "in the house", "on the street", "in the tree")
 SKILLS = (
-    ("bird", "fly", True), ("fish", "swim", True), ("duck", "swim", True), ("horse", "run", True), ("frog", "jump", True),
-    ("rabbit", "jump", True), ("bee", "fly", True), ("owl", "fly", True), ("rocket", "fly", True), ("dog", "run", True),
-    ("cow", "fly", False), ("pig", "fly", False), ("fish", "run", False), ("tree", "run", False), ("book", "swim", False),
-    ("cake", "jump", False), ("house", "fly", False), ("snake", "run", False),
-)  # fmt: skip
+    ("bird", "fly", True),
+    ("fish", "swim", True),
+    ("duck", "swim", True),
+    ("horse", "run", True),
+    ("frog", "jump", True),
+    ("rabbit", "jump", True),
+    ("bee", "fly", True),
+    ("owl", "fly", True),
+    ("rocket", "fly", True),
+    ("dog", "run", True),
+    ("cow", "fly", False),
+    ("pig", "fly", False),
+    ("fish", "run", False),
+    ("tree", "run", False),
+    ("book", "swim", False),
+    ("cake", "jump", False),
+    ("house", "fly", False),
+    ("snake", "run", False),
+)
 LEGS = (
-    ("cat", "four"), ("dog", "four"), ("cow", "four"), ("horse", "four"), ("pig", "four"), ("sheep", "four"),
-    ("bird", "two"), ("duck", "two"), ("owl", "two"), ("bee", "six"), ("fish", "zero"), ("snake", "zero"),
-)  # fmt: skip
+    ("cat", "four"),
+    ("dog", "four"),
+    ("cow", "four"),
+    ("horse", "four"),
+    ("pig", "four"),
+    ("sheep", "four"),
+    ("bird", "two"),
+    ("duck", "two"),
+    ("owl", "two"),
+    ("bee", "six"),
+    ("fish", "zero"),
+    ("snake", "zero"),
+)
 SMALL_TALK = (
     ("Hello, how are you?", "I am fine, thank you."),
     ("How are you today?", "I am very happy today."),
@@ -287,7 +318,7 @@ def utterances() -> list[Utterance]:
         groups.setdefault(question, f"question-{group}")
         groups.setdefault(answer, f"answer-{group}")
     groups |= {text: "caption" for text in captions() if text not in groups}
-    groups |= {text: "request" for text in requests()}
+    groups |= dict.fromkeys(requests(), "request")
     asked = {text for question, answer, _ in test_pairs() for text in (question, answer)}
     trained |= {text for text in groups if text not in asked and not held_out(text)}
     known = {word for text in trained for word in words(text)}
