@@ -1,0 +1,1 @@
+"""Alembic's folder: env.py runs the revisions in versions/ on the connection that schema.py hands over."""
