@@ -1,0 +1,169 @@
+"""detect: name the modality of each part from its content, take in its bytes, draw the seed, and find the turns so far.
+
+The caller's word wins over the detector's. After this node a run holds references only: a message that came with bytes
+is replaced by one that refers to the kept medium. Knows no ids.
+"""
+
+from __future__ import annotations
+
+import binascii
+import secrets
+from base64 import b64decode
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import AnyMessage, BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.runtime import Runtime
+from langgraph.types import Overwrite
+
+from ..anygpt_model.errors import InputError, MediaError, UnknownName
+from ..anygpt_model.media import Limits
+from ..anygpt_model.values import Modality, Part
+from .ingestion import ingest, known_modality
+from .messages import Block, Exchange, blocks, exchanges, media_block, unchanged
+from .ports import Keeper
+from .state import Context, PartState, Role, State, part_state
+
+MAX_PARTS = 32
+"""Parts of one message; more are refused before any is opened."""
+
+
+def detect(state: State, config: RunnableConfig, runtime: Runtime[Context], *, keeper: Keeper, limits: Limits) -> Any:
+    """The update that starts a run: every channel reset, the request's parts named, bytes kept and left behind."""
+    options = runtime.context or Context()
+    answered, asked = exchanges(state["messages"])
+    history, found = _history(answered, options, keeper)
+    reader = _Reader(keeper, limits)
+    for number, exchange in found:
+        reader.read(exchange.asked, number, "user")
+        reader.read([exchange.reply] if exchange.reply is not None else [], number, "assistant")
+    reader.read(asked, len(history), "user")
+    if not any(part["exchange"] == len(history) for part in reader.parts):
+        raise InputError("The request is empty; give it a text, a picture or a sound.")
+    return {
+        "messages": reader.rewritten,
+        "run": options.run or uuid4().hex,
+        "conversation": _conversation(options, config, history, keeper),
+        "seed": secrets.randbits(31) if options.seed is None else options.seed,
+        "history": history,
+        "parts": reader.parts,
+        "tokenized": Overwrite([]),
+        "made": Overwrite([]),
+        "timings": Overwrite({}),
+        "reply": [],
+        "turn": "",
+    }
+
+
+def _history(
+    answered: Sequence[Exchange], options: Context, keeper: Keeper
+) -> tuple[list[str], list[tuple[int, Exchange]]]:
+    """Turn ids by exchange ("" for a foreign or edited one), and the foreign exchanges with their numbers."""
+    if not answered:
+        return [turn.id for turn in _continued(options, keeper)], []
+    history = [_known(exchange, keeper) for exchange in answered]
+    return history, [(number, answered[number]) for number, turn in enumerate(history) if not turn]
+
+
+def _continued(options: Context, keeper: Keeper) -> Sequence[Any]:
+    """The turns to continue from where the messages hold no reply: the named parent's, or the conversation's newest."""
+    if options.parent is not None:
+        return keeper.lineage(keeper.turn(options.parent).id)
+    tip = keeper.tip(options.conversation) if options.conversation else None
+    return keeper.lineage(tip.id) if tip is not None else []
+
+
+def _known(exchange: Exchange, keeper: Keeper) -> str:
+    if exchange.turn is None:
+        return ""
+    try:
+        turn = keeper.turn(exchange.turn)
+    except UnknownName:
+        return ""
+    return turn.id if unchanged(exchange, turn) else ""
+
+
+def _conversation(options: Context, config: RunnableConfig, history: Sequence[str], keeper: Keeper) -> str:
+    """The caller's conversation, else that of the parent turn, else the thread, else a new one."""
+    if options.conversation:
+        return options.conversation
+    thread = config.get("configurable", {}).get("thread_id")
+    if thread:
+        return str(thread)
+    if history and history[-1]:
+        return keeper.turn(history[-1]).conversation
+    return uuid4().hex
+
+
+class _Reader:
+    """Collects parts in their order over several messages, and the messages that had to be rewritten."""
+
+    def __init__(self, keeper: Keeper, limits: Limits) -> None:
+        self.parts: list[PartState] = []
+        self.rewritten: list[AnyMessage] = []
+        self._keeper = keeper
+        self._limits = limits
+
+    def read(self, messages: Sequence[BaseMessage], exchange: int, role: Role) -> None:
+        """Add the parts of `messages`, all of one side of one exchange."""
+        for message in messages:
+            content = blocks(message)
+            if len(content) > MAX_PARTS:
+                raise InputError(f"A message of {len(content)} parts came; at most {MAX_PARTS} are taken.")
+            parts = [part for block in content if (part := self._part(block)) is not None]
+            for part in parts:
+                self.parts.append(part_state(part, len(self.parts), exchange, role))
+            if any("base64" in block for block in content):
+                self.rewritten.append(_by_reference(message, parts))
+
+    def _part(self, block: Block) -> Part | None:
+        """The part that `block` is; None for an empty text and for what is no content (reasoning, tool calls)."""
+        kind = block.get("type")
+        if kind == "text":
+            text = str(block.get("text", ""))
+            return Part(Modality.TEXT, text=text) if text.strip() else None
+        if kind in ("image", "audio", "file"):
+            return self._medium(block)
+        if kind in ("reasoning", "tool_call", "invalid_tool_call", "server_tool_call", "server_tool_result"):
+            return None
+        raise InputError(f"A content block of type {kind!r} came; text, image and audio blocks are taken.")
+
+    def _medium(self, block: Block) -> Part:
+        said = _said_modality(block)
+        if isinstance(block.get("base64"), str):
+            return ingest(_bytes(block["base64"]), self._keeper, self._limits, said)
+        if isinstance(block.get("file_id"), str):
+            media = self._keeper.describe(block["file_id"])
+            return Part(said or known_modality(media, self._keeper, self._limits), media=media)
+        if "url" in block:
+            raise InputError("A content block with a URL came; give the bytes as base64, or a kept medium by its hash.")
+        raise InputError("A media block without content came; give the bytes as base64, or a kept medium by its hash.")
+
+
+def _said_modality(block: Block) -> Modality | None:
+    """What the caller calls the medium, under extras.anyloom.modality."""
+    said = ((block.get("extras") or {}).get("anyloom") or {}).get("modality")
+    if said is None:
+        return None
+    try:
+        return Modality(said)
+    except ValueError:
+        raise UnknownName(f"There is no modality named {said!r}; use one of image, speech, music.") from None
+
+
+def _bytes(base64: str) -> bytes:
+    try:
+        return b64decode(base64, validate=True)
+    except binascii.Error:
+        raise MediaError("A media block whose base64 is broken came; encode the file's bytes again.") from None
+
+
+def _by_reference(message: BaseMessage, parts: Sequence[Part]) -> AnyMessage:
+    """`message` with its bytes replaced by references; the same id, so that it takes the message's place."""
+    content = [
+        media_block(part.modality, part.media) if part.media is not None else {"type": "text", "text": part.text or ""}
+        for part in parts
+    ]
+    return message.model_copy(update={"content": content})  # type: ignore[return-value]

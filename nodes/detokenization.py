@@ -1,0 +1,68 @@
+"""detokenize: one generated span -> a kept medium. Pictures become PNG, sounds 16-bit WAV.
+
+The decoder's seed is a pure function of the run's seed and the segment's place, so that the same ids make the same
+bytes again. Knows nothing of messages or prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from langchain_core.runnables import RunnableConfig
+from langgraph.runtime import Runtime
+from numpy.typing import NDArray
+
+from ..anygpt_model.codecs.protocol import Array
+from ..anygpt_model.media import Limits, probe, write_png, write_wav
+from ..anygpt_model.values import Media, Modality, Span
+from .ports import Keeper
+from .state import Context, Event, Made, PartState, media_state
+from .tokenization import read_sound
+
+if TYPE_CHECKING:
+    from ..anygpt_model.engine import Engine
+
+
+def detokenizer(modality: Modality, engine: Engine, keeper: Keeper, limits: Limits) -> Callable[..., Any]:
+    """The node that makes the medium of one segment of `modality`, handed to it by Send."""
+
+    def node(state: PartState, config: RunnableConfig, runtime: Runtime[Context]) -> Any:
+        place = {"modality": modality.value, "position": state["position"]}
+        runtime.stream_writer(Event(event="progress", node=f"detokenize_{modality.value}", **place))  # type: ignore[typeddict-item]
+        voice = (runtime.context or Context()).voice if modality is Modality.SPEECH else None
+        span = Span(modality, tuple(state["ids"]))
+        media = media_state(detokenize(span, state["seed"], voice, engine, keeper, limits))
+        runtime.stream_writer(Event(event="segment", media=media, **place))  # type: ignore[typeddict-item]
+        return {"made": [Made(position=state["position"], media=media, seed=state["seed"])]}
+
+    return node
+
+
+def detokenize(span: Span, seed: int, voice: str | None, engine: Engine, keeper: Keeper, limits: Limits) -> Media:
+    """The kept medium of `span`. voice: whose speaker is imitated, the name of a saved voice or the hash of a
+    recording."""
+    codec = engine.codec(span.modality)
+    prompt = None if voice is None else voice_samples(voice, codec.sample_rate, keeper, limits)
+    array = codec.decode(engine.vocabulary.to_codes(span), seed=seed, voice=prompt)
+    data = write(array, span.modality, codec.sample_rate)
+    return keeper.put(data, probe(data))
+
+
+def write(array: Array, modality: Modality, rate: int) -> bytes:
+    """The bytes of a picture (PNG) or a sound (WAV)."""
+    if modality is Modality.IMAGE:
+        return write_png(np.asarray(array, dtype=np.uint8))
+    return write_wav(np.asarray(array, dtype=np.float32), rate)
+
+
+def voice_samples(voice: str, rate: int, keeper: Keeper, limits: Limits) -> NDArray[np.float32]:
+    """float32 [samples] at `rate` of a recording given by hash, or of a saved voice given by name."""
+    media = voice if voice.startswith("sha256:") else keeper.voice(voice).hash
+    return read_sound(keeper.get(media), rate, limits)
+
+
+def decoder_seed(seed: int, segment: int) -> int:
+    """The seed of segment number `segment` of a reply drawn with `seed`: 31 bits, so that every generator takes it."""
+    return (seed + segment * 0x9E3779B1) & 0x7FFFFFFF

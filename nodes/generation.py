@@ -1,0 +1,112 @@
+"""generate: format the conversation, let the language model answer, stream what it makes.
+
+When the context is full the oldest whole turns are left out; how many, the turn says. History comes from the store as
+raw ids; only foreign messages are encoded afresh. Knows no codec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.runtime import Runtime
+
+from ..anygpt_model import dialogue
+from ..anygpt_model.dialogue import Message
+from ..anygpt_model.errors import ContextFull
+from ..anygpt_model.values import Modality, Part, Request, Span
+from ..anygpt_model.vocabulary import INSTRUCTION, Vocabulary
+from .options import bounds, sampling
+from .packing import pack
+from .ports import Keeper
+from .state import Context, Event, Role, State, of_exchange, part_value
+
+if TYPE_CHECKING:
+    from ..anygpt_model.engine import Engine
+
+RESERVE = 192
+"""Ids kept free for a reply while the history has turns to leave out: a sentence, a picture and a short sound."""
+
+
+def generate(state: State, config: RunnableConfig, runtime: Runtime[Context], *, engine: Engine, keeper: Keeper) -> Any:
+    """The prompt's ids and what the language model made of them."""
+    options = runtime.context or Context()
+    prompt, dropped = prompt_ids(conversation(state, keeper), options, engine)
+    request = Request(tuple(prompt), state["seed"], bounds(options), sampling(options))
+    stream = TokenStream(engine.vocabulary, runtime.stream_writer)
+    [generation] = engine.language_model.generate([request], on_token=stream)
+    return {"prompt": prompt, "dropped": dropped, "generation": pack(generation)}
+
+
+def conversation(state: State, keeper: Keeper) -> list[list[Message]]:
+    """The exchanges as the dialogue takes them, oldest first; the last one is the request alone."""
+    answered = [_exchange(state, number, turn, keeper) for number, turn in enumerate(state["history"])]
+    return [*answered, [Message("user", request_parts(state, len(answered), "user"))]]
+
+
+def _exchange(state: State, number: int, turn: str, keeper: Keeper) -> list[Message]:
+    if turn:
+        stored = keeper.turn(turn)
+        return [Message("user", stored.request), Message("assistant", ids=stored.generation.ids)]
+    said, replied = (request_parts(state, number, role) for role in ("user", "assistant"))
+    return [Message("user", said), Message("assistant", replied)]
+
+
+def request_parts(state: State, exchange: int, role: Role) -> tuple[Part, ...]:
+    """The parts of one side of an exchange, each with its span; a sound of several spans is as many parts."""
+    spans = {item["position"]: item["spans"] for item in state["tokenized"]}
+    parts: list[Part] = []
+    for part in of_exchange(state["parts"], exchange, role):
+        value = part_value(part)
+        for ids in spans.get(part["position"], []):
+            parts.append(Part(value.modality, media=value.media, span=Span(value.modality, tuple(ids))))
+        if value.media is None:
+            parts.append(value)
+    return tuple(parts)
+
+
+def prompt_ids(exchanges: Sequence[list[Message]], options: Context, engine: Engine) -> tuple[list[int], int]:
+    """The prompt, and how many of the oldest exchanges were left out for it to fit.
+
+    Raises ContextFull where the request alone doesn't fit.
+    """
+    for dropped in range(len(exchanges)):
+        messages = [message for exchange in exchanges[dropped:] for message in exchange]
+        ids = dialogue.format(messages, engine.vocabulary, options.template or engine.template)
+        if len(ids) + RESERVE <= engine.context_length:
+            return ids, dropped
+    if len(ids) < engine.context_length:
+        return ids, dropped
+    raise ContextFull(
+        f"The request has {len(ids)} ids and the model takes {engine.context_length}; send a shorter text or sound."
+    )
+
+
+class TokenStream:
+    """Called with each id as it is made: writes its modality, what it adds to the text, and whether that is a
+    transcript."""
+
+    def __init__(self, vocabulary: Vocabulary, write: Callable[[Any], None]) -> None:
+        self._vocabulary = vocabulary
+        self._write = write
+        self._text = vocabulary.stream()
+        self._count = 0
+        self._kind = "content"
+
+    def __call__(self, request: int, token: int) -> None:
+        """Take the next id of request number `request` (there is one)."""
+        self._count += 1
+        modality = self._vocabulary.modality(token)
+        text = self._text.feed(token) if modality is Modality.TEXT else self._pause(token)
+        event = Event(event="token", modality=modality.value if modality else "", count=self._count, text=text)
+        self._write({**event, "kind": self._kind} if text else event)
+        if modality is None:
+            self._kind = "transcript" if self._vocabulary.string(token) == INSTRUCTION else "content"
+
+    def _pause(self, token: int) -> str:
+        """Text ends at a marker or a code; the next one starts anew."""
+        left = self._text.finish()
+        if self._vocabulary.modality(token) is None:
+            self._text = self._vocabulary.stream()
+        return left
