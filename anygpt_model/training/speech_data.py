@@ -1,17 +1,15 @@
 """Spoken sentences: the texts of `sentences` read aloud by a data-only voice model, kept as shards of 16 kHz samples.
 
-The plan says who reads what; it is shuffled, so that any prefix of the shards is a fair sample. Several processes may
-work at once: each claims the next free shard. The held-out voice and the held-out texts are never trained on.
+The plan says who reads what; it is shuffled, so that whatever has been read by some time is a fair sample. Several
+processes may share what is left of it. The held-out voice and the held-out texts are never trained on.
 Knows nothing of codecs and tokens.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import sys
 import time
 from collections import Counter
@@ -34,7 +32,7 @@ FRAME = 320
 """Samples of one 50 Hz frame: utterances are padded to whole frames."""
 TRAIN_VOICES = ("af_heart", "am_michael", "bf_emma", "bm_george")
 TEST_VOICE = "af_bella"
-SHARD = 50
+SHARD = 25
 EDGE_S = 0.1
 PEAK = 0.7
 SYMBOLS = (
@@ -152,43 +150,31 @@ def _phonemizer(language: str) -> Any:
     return EspeakBackend(language, preserve_punctuation=True, with_stress=True)
 
 
-def synthesise(work: Path, minutes: float) -> None:
-    """Speaks free shards of the plan into `work`/speech/audio until `minutes` are over or the plan is done."""
-    folder = work / "speech" / "audio"
-    folder.mkdir(parents=True, exist_ok=True)
+def pending(work: Path) -> list[Reading]:
+    """What of the plan nobody has read yet."""
+    spoken = {(reading.text, reading.voice) for reading, _ in read_shards(work)}
+    return [reading for reading in plan() if (reading.text, reading.voice) not in spoken]
+
+
+def synthesise(work: Path, minutes: float, worker: int = 0, workers: int = 1) -> None:
+    """Reads this worker's share of what is pending into `work`/speech/audio until `minutes` are over."""
+    logging.getLogger("phonemizer").setLevel(logging.ERROR)
     speaker = Speaker(work / "downloads", work / "speech")
-    readings = plan()
+    mine = pending(work)[worker::workers]
     end = time.monotonic() + minutes * 60
-    for start in range(0, len(readings), SHARD):
-        if time.monotonic() > end:
-            return
-        target = folder / f"{start:05d}.npz"
-        claim = _claimed(target)
-        if claim is None:
-            continue
+    while mine and time.monotonic() < end:
+        readings, mine = mine[:SHARD], mine[SHARD:]
         began = time.monotonic()
-        waves = [speaker.say(reading) for reading in readings[start : start + SHARD]]
-        write_shard(target, readings[start : start + SHARD], waves)
-        os.close(claim)
+        waves = [speaker.say(reading) for reading in readings]
+        target = work / "speech" / "audio" / f"{time.time_ns():020d}-{worker}.npz"
+        write_shard(target, readings, waves)
         seconds = sum(map(len, waves)) / SAMPLE_RATE
         log.info("%s: %.0f s of speech in %.0f s", target.name, seconds, time.monotonic() - began)
 
 
-def _claimed(target: Path) -> int | None:
-    """An open lock on `target` while nobody else makes it and it isn't there; None otherwise."""
-    if target.exists():
-        return None
-    lock = os.open(target.with_suffix(".lock"), os.O_CREAT | os.O_RDWR)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
-
-
 def write_shard(target: Path, readings: list[Reading], waves: list[Wave]) -> None:
     """Writes one shard whole or not at all: samples end to end, their lengths, and the readings as JSON."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_suffix(".part")
     samples = np.concatenate([np.round(wave * 32767).astype(np.int16) for wave in waves])
     about = json.dumps([asdict(reading) for reading in readings])
@@ -198,7 +184,7 @@ def write_shard(target: Path, readings: list[Reading], waves: list[Wave]) -> Non
 
 
 def read_shards(work: Path) -> list[tuple[Reading, NDArray[np.int16]]]:
-    """Every utterance spoken so far, in the plan's order: its reading and its samples as int16."""
+    """Every utterance spoken so far, in the order of its making: its reading and its samples as int16."""
     found = []
     for shard in sorted((work / "speech" / "audio").glob("*.npz")):
         with np.load(shard, allow_pickle=False) as opened:
@@ -215,4 +201,4 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    run(Path(sys.argv[1]), float(sys.argv[2]), "cpu", 0)
+    synthesise(Path(sys.argv[1]), float(sys.argv[2]), *map(int, sys.argv[3:5]))
