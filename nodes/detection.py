@@ -23,6 +23,7 @@ from ..anygpt_model.media import Limits
 from ..anygpt_model.values import Modality, Part
 from .ingestion import ingest, known_modality
 from .messages import Block, Exchange, blocks, exchanges, media_block, unchanged
+from .options import bounds, kept_voice, sampling
 from .ports import Keeper
 from .state import Context, PartState, Role, State, part_state
 
@@ -33,6 +34,7 @@ MAX_PARTS = 32
 def detect(state: State, config: RunnableConfig, runtime: Runtime[Context], *, keeper: Keeper, limits: Limits) -> Any:
     """The update that starts a run: every channel reset, the request's parts named, bytes kept and left behind."""
     options = runtime.context or Context()
+    check_options(options, keeper)
     answered, asked = exchanges(state["messages"])
     history, found = _history(answered, options, keeper)
     reader = _Reader(keeper, limits)
@@ -55,6 +57,14 @@ def detect(state: State, config: RunnableConfig, runtime: Runtime[Context], *, k
         "reply": [],
         "turn": "",
     }
+
+
+def check_options(options: Context, keeper: Keeper) -> None:
+    """Refuse what can be refused before anything is kept. Raises UnknownName, InputError."""
+    bounds(options)
+    sampling(options)
+    if options.voice is not None:
+        kept_voice(options.voice, keeper)
 
 
 def _history(

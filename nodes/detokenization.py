@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..anygpt_model.codecs.protocol import Array
 from ..anygpt_model.media import Limits, probe, write_png, write_wav
 from ..anygpt_model.values import Media, Modality, Span
+from .options import kept_voice
 from .ports import Keeper
 from .state import Context, Event, Made, PartState, media_state
 from .tokenization import read_sound
@@ -45,9 +46,12 @@ def detokenize(span: Span, seed: int, voice: str | None, engine: Engine, keeper:
     recording."""
     codec = engine.codec(span.modality)
     prompt = None if voice is None else voice_samples(voice, codec.sample_rate, keeper, limits)
-    array = codec.decode(engine.vocabulary.to_codes(span), seed=seed, voice=prompt)
-    data = write(array, span.modality, codec.sample_rate)
-    return keeper.put(data, probe(data))
+    codes = engine.vocabulary.to_codes(span)
+    data = write(codec.decode(codes, seed=seed, voice=prompt), span.modality, codec.sample_rate)
+    media = keeper.put(data, probe(data))
+    # Whoever hands the medium back means these ids: a generated medium is never tokenized.
+    keeper.keep_codes(media.hash, engine.fingerprints[span.modality.value], codes)
+    return media
 
 
 def write(array: Array, modality: Modality, rate: int) -> bytes:
@@ -59,8 +63,7 @@ def write(array: Array, modality: Modality, rate: int) -> bytes:
 
 def voice_samples(voice: str, rate: int, keeper: Keeper, limits: Limits) -> NDArray[np.float32]:
     """float32 [samples] at `rate` of a recording given by hash, or of a saved voice given by name."""
-    media = voice if voice.startswith("sha256:") else keeper.voice(voice).hash
-    return read_sound(keeper.get(media), rate, limits)
+    return read_sound(keeper.get(kept_voice(voice, keeper).hash), rate, limits)
 
 
 def decoder_seed(seed: int, segment: int) -> int:

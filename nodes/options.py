@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from ..anygpt_model import modalities
 from ..anygpt_model.errors import InputError, UnknownName
-from ..anygpt_model.values import Bounds, Modality, Sampling
+from ..anygpt_model.values import Bounds, Media, Modality, Sampling
+from .ports import Keeper
 from .state import Context
 
 
@@ -59,3 +60,8 @@ def _sampling(kind: Modality, options: Context) -> Sampling:
             "Sampling takes a temperature and a top_k of 0 or more, a top_p above 0 and up to 1, a penalty above 0."
         )
     return made
+
+
+def kept_voice(voice: str, keeper: Keeper) -> Media:
+    """The recording that `voice` names: a kept medium by its hash, or a saved voice. Raises UnknownName."""
+    return keeper.describe(voice) if voice.startswith("sha256:") else keeper.voice(voice)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sentencepiece
+
 from anyloom.anygpt_model.grammar import render
 from anyloom.anygpt_model.legality import Grammar
 from anyloom.anygpt_model.modalities import REGISTRY

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langgraph.checkpoint.memory import InMemorySaver
+
 from anyloom.anygpt_model.errors import ContextFull, InputError, MediaError, UnknownName
 from anyloom.anygpt_model.media import read_image, write_png, write_wav
 from anyloom.anygpt_model.values import Modality, Part
 from anyloom.graphs.conversation import build_graph
 from anyloom.nodes.messages import turn_id
 from anyloom.nodes.state import Context
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from langgraph.checkpoint.memory import InMemorySaver
 
 TEXT = Modality.TEXT
 
@@ -80,7 +81,7 @@ def test_media_in_and_several_media_out_in_their_order(engine: Any, store: Any) 
 def test_bytes_become_references_in_place(engine: Any, store: Any) -> None:
     message = HumanMessage(content=[block(picture(), "image")], id="mine")
     result = build_graph(engine, store).invoke({"messages": [message]})
-    assert [m.id for m in result["messages"]][0] == "mine"
+    assert result["messages"][0].id == "mine"
     assert len(result["messages"]) == 2
     assert result["messages"][0].content_blocks[0]["file_id"].startswith("sha256:")
 
