@@ -268,7 +268,7 @@ class ResidualQuantizer(nn.Module):
         return torch.stack(codes, dim=1)
 
     def decode(self, codes: Tensor, first_level: int = 0) -> Tensor:
-        """Latents [B, dimension, frames]: the sum of the vectors of codes [B, k, frames], from level `first_level` on."""
+        """Latents [B, dimension, frames]: the sum of the vectors of codes [B, k, frames], level `first_level` first."""
         used = self.codebooks[first_level : first_level + codes.shape[1]]
         found = [F.embedding(codes[:, i], codebook.embed) for i, codebook in enumerate(used)]
         return torch.stack(found).sum(0).transpose(1, 2)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from anyloom.anygpt_model.codecs.soundstorm import SoundStorm, SoundStormConfig, most_likely
 from safetensors.torch import load_file
 from torch import Tensor
+
+from anyloom.anygpt_model.codecs.soundstorm import SoundStorm, SoundStormConfig, most_likely
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 

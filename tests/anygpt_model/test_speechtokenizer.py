@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from anyloom.anygpt_model.codecs.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig, reflected
-from anyloom.anygpt_model.errors import CheckpointError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from anyloom.anygpt_model.codecs.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig, reflected
+from anyloom.anygpt_model.errors import CheckpointError
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 LENGTHS = (3200, 5000, 4801, 8000)
