@@ -1,0 +1,107 @@
+"""Trains the pocket's music codec on the played tunes, writes it, and turns every clip into codes.
+
+The frame codec at 24 kHz with 25 frames a second and four codebooks: five seconds are 500 tokens of the language model.
+No teacher: level 1 has nothing to be pulled to. Knows nothing of the language model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..codecs.frame_codec import FrameCodec, FrameCodecConfig
+from . import music_data
+from .frame_codec_trainer import Batch, CodecTrainer, CodecTraining
+
+log = logging.getLogger(__name__)
+
+CODEC = FrameCodecConfig(
+    sample_rate=music_data.SAMPLE_RATE,
+    hop=240,
+    stack=4,
+    window=960,
+    n_mels=128,
+    num_codebooks=4,
+    semantic_width=0,
+)
+CROP_FRAMES = 25
+BATCH = 8
+TOKENS = "tokens.npz"
+
+Samples = NDArray[np.float32]
+
+
+class MusicBatches:
+    """Random crops of the clips that are trained on, at random levels, now and then two clips at once.
+
+    Mixtures are for those who bring their own music: the clips have one instrument each.
+    """
+
+    def __init__(self, work: Path, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._audio = music_data.audio(work)
+        self._trained = [number for number, row in enumerate(music_data.rows(work)) if row["split"] == "train"]
+
+    def __call__(self) -> Batch:
+        return torch.from_numpy(np.stack([self._sound() for _ in range(BATCH)])), None
+
+    def _sound(self) -> Samples:
+        crop = self._crop()
+        if self._rng.random() < 0.1:
+            crop = 0.7 * (crop + self._crop())
+        gain = 10 ** (self._rng.uniform(-8, 3) / 20)
+        return np.clip(crop * gain, -1, 1).astype(np.float32)
+
+    def _crop(self) -> Samples:
+        clip = self._audio[self._trained[self._rng.integers(len(self._trained))]]
+        length = CROP_FRAMES * CODEC.frame_size
+        start = int(self._rng.integers(0, len(clip) - length + 1))
+        cut: Samples = clip[start : start + length].astype(np.float32) / 32768
+        return cut
+
+
+def encode_clips(codec: FrameCodec, work: Path, batch: int = 16) -> NDArray[np.int16]:
+    """Codes int16 [clips, codebooks, frames] of every clip, held-out ones too."""
+    audio, made = music_data.audio(work), []
+    for start in range(0, len(audio), batch):
+        waves = torch.from_numpy(audio[start : start + batch].astype(np.float32) / 32768)
+        made.append(codec.encode(waves).numpy().astype(np.int16))
+    return np.concatenate(made)
+
+
+def tokens(work: Path) -> NDArray[np.int16]:
+    """The codes that the stage wrote, [clips, codebooks, frames], in the order of music_data.rows."""
+    with np.load(music_data.folder(work) / TOKENS) as stored:
+        codes: NDArray[np.int16] = stored["codes"]
+    return codes
+
+
+def run(work: Path, minutes: float, device: str, seed: int) -> None:
+    """Trains within `minutes` of processor time, writes music/codec, then music/tokens.npz."""
+    torch.set_num_threads(1)
+    home = music_data.folder(work)
+    trainer = CodecTrainer(CODEC, CodecTraining(minutes, seed), home / "codec.pt")
+    codec = trainer.fit(MusicBatches(work, seed))
+    codec.save_folder(home / "codec")
+    write_tokens(work)
+
+
+def write_tokens(work: Path) -> None:
+    """music/tokens.npz from the codec as it was written: 16-bit weights choose the codes that a user's will choose."""
+    home = music_data.folder(work)
+    codes = encode_clips(FrameCodec.from_folder(home / "codec"), work)
+    np.savez_compressed(home / TOKENS, codes=codes)
+    about = {"clips": len(codes), "codebooks": codes.shape[1], "frames": codes.shape[2]}
+    (home / "tokens.json").write_text(json.dumps(about), "utf-8")
+    log.info("music tokens: %s", about)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    run(Path(sys.argv[1]), float(sys.argv[2]), "cpu", 0)
