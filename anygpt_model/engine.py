@@ -1,0 +1,230 @@
+"""The engine: vocabulary, language model and codecs of one checkpoint, opened together, closed together.
+
+Safe for threads. Codecs open when first asked for. Knows no graph, no store and no prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .checkpoints import LANGUAGE, fingerprints, load_tensors, model_folder
+from .errors import AnyloomError, CheckpointError, SettingsError, UnknownName
+from .values import Generation, Modality, Request
+from .vocabulary import END_OF_MESSAGE, RESPONSE, Vocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+    from .codecs.protocol import Codec
+    from .language_model import Live, Trace, Verifying
+    from .scheduler import Cancelled, OnToken
+
+_RELEVANT = ("anyloom", "torch", "transformers", "diffusers", "numpy", "sentencepiece", "encodec")
+_SOUND_FOLDERS = {Modality.SPEECH: "speechtokenizer", Modality.MUSIC: "encodec"}
+
+
+class Engine:
+    """One open model. `language_model` makes ids, `codec(modality)` turns codes into media and back."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        modalities: Collection[Modality],
+        low_memory: bool,
+    ) -> None:
+        from .language_model import Live
+        from .legality import Grammar
+        from .llama import Llama, LlamaShape
+
+        self.name = name
+        self.folder = folder
+        self.device = device
+        self.dtype = dtype
+        self.low_memory = low_memory
+        self.vocabulary = Vocabulary.from_folder(folder / LANGUAGE)
+        self.modalities = frozenset(modalities) & {Modality.TEXT, *self.vocabulary.ranges}
+        shape = LlamaShape.from_folder(folder / LANGUAGE)
+        if shape.vocabulary < self.vocabulary.size:
+            raise CheckpointError(
+                f"config.json counts {shape.vocabulary} ids and the tokenizer {self.vocabulary.size}; "
+                "the language model and its tokenizer are of different checkpoints."
+            )
+        llama = Llama(shape, load_tensors(folder / LANGUAGE), device, dtype)
+        self.context_length = context_length(folder / LANGUAGE, shape.positions)
+        self.grammar = Grammar(self.vocabulary, frame_rates(folder))
+        self.language_model: Live = Live(llama, self.grammar, self.context_length)
+        self._codecs: dict[Modality, Codec] = {}
+        self._lock = threading.RLock()
+        self._closed = False
+
+    @property
+    def template(self) -> str:
+        """How a conversation is written for this checkpoint: a chat template's name, or "base"."""
+        chat = self.vocabulary.has(RESPONSE) and self.vocabulary.has(END_OF_MESSAGE)
+        return "MMGPT" if chat and self.name != "anygpt-base" else "base"
+
+    @cached_property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Part ("llm", "tokenizer", "image", "speech", "music") -> "sha256:…" of its files."""
+        return fingerprints(self.folder)
+
+    @cached_property
+    def versions(self) -> Mapping[str, str]:
+        """What computes: Python, the machine, and the libraries that decide results."""
+        found = {"python": platform.python_version(), "machine": f"{platform.machine()} {self.device} {self.dtype}"}
+        for package in _RELEVANT:
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        return found
+
+    def codec(self, modality: Modality | str) -> Codec:
+        """The codec of `modality`, opened when first asked for.
+
+        Raises UnknownName for text, or a modality that this engine was opened without; CheckpointError for its weights.
+        """
+        kind = next((known for known in Modality if known == modality), None)
+        if kind is None or kind not in self.modalities or kind == Modality.TEXT:
+            known = ", ".join(sorted(self.modalities - {Modality.TEXT})) or "none"
+            raise UnknownName(f"This engine has no codec for {str(modality)!r}; it was opened with: {known}.")
+        with self._lock:
+            if self._closed:
+                raise AnyloomError("The engine is closed; open another one with load_engine.")
+            if kind not in self._codecs:
+                self._codecs[kind] = self._open(kind)
+            return self._codecs[kind]
+
+    def generate(
+        self, requests: Sequence[Request], on_token: OnToken | None = None, cancelled: Cancelled | None = None
+    ) -> list[Generation]:
+        """`language_model.generate`."""
+        return self.language_model.generate(requests, on_token, cancelled)
+
+    def verifying(self, traces: Sequence[Trace]) -> Verifying:
+        """A language model that plays `traces` back and redoes their decisions with this engine's weights."""
+        from .language_model import Verifying
+
+        return Verifying(self.language_model.llama, self.grammar, self.context_length, traces)
+
+    def close(self) -> None:
+        """Free the model, its caches and the codecs; calls under way come back as cancelled."""
+        self.language_model.close()
+        with self._lock:
+            self._closed = True
+            self._codecs.clear()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, modality: Modality) -> Codec:
+        device = "cpu" if self.low_memory else str(self.device)
+        if modality == Modality.IMAGE:
+            from .codecs.image import ImageCodec
+
+            return ImageCodec.from_folder(self.folder, device=device, dtype=self.dtype)
+        if modality == Modality.SPEECH:
+            from .codecs.speech import SpeechCodec
+
+            return SpeechCodec.from_folder(self.folder, device=device)
+        from .codecs.music import MusicCodec
+
+        return MusicCodec.from_folder(self.folder, device=device)
+
+
+def load_engine(
+    name: str | Path = "pocket",
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    modalities: Collection[Modality | str] | None = None,
+    low_memory: bool = False,
+) -> Engine:
+    """Open a model by its name ("pocket", "anygpt-chat", "anygpt-base") or folder.
+
+    device: "cpu", "cuda", …; None: a GPU if there is one. dtype: "float32", "bfloat16", "float16"; None: float32 on a
+    CPU (exact replay), bfloat16 on a GPU. modalities: only these codecs may be opened; None: all. low_memory: codecs
+    stay on the CPU. Raises UnknownName, CheckpointError, SettingsError.
+    """
+    folder = model_folder(name)
+    where = _device(device)
+    wanted = list(Modality) if modalities is None else [_modality(entry) for entry in modalities]
+    called = str(name) if folder != Path(name) else folder.resolve().name
+    return Engine(called, folder, where, _dtype(dtype, where), wanted, low_memory)
+
+
+def context_length(folder: Path, positions: int) -> int:
+    """Ids that prompt and reply may have together.
+
+    AnyGPT's config.json says 2,048, but its weights were trained on more and its tokenizer says how many.
+    """
+    path = folder / "tokenizer_config.json"
+    stated = json.loads(path.read_text(encoding="utf-8")).get("model_max_length") if path.is_file() else None
+    return max(positions, int(stated)) if stated and stated < 1_000_000 else positions
+
+
+def frame_rates(folder: Path) -> dict[Modality, float]:
+    """Frames a second of the folder's sound codecs, read from their configurations without opening them."""
+    rates = {}
+    for modality, name in _SOUND_FOLDERS.items():
+        path = folder / name / "config.json"
+        if path.is_file():
+            rates[modality] = _frame_rate(json.loads(path.read_text(encoding="utf-8")))
+    return rates
+
+
+def _frame_rate(config: dict[str, Any]) -> float:
+    if "hop" in config:
+        return float(config["sample_rate"] / (config["hop"] * config["stack"]))
+    rate = config.get("sample_rate") or config.get("sampling_rate") or 32_000
+    strides = config.get("strides") or config.get("upsampling_ratios") or [8, 5, 4, 4]
+    return float(rate / math.prod(strides))
+
+
+def _modality(name: Modality | str) -> Modality:
+    from .modalities import spec
+
+    return spec(name).modality
+
+
+def _device(name: str | None) -> torch.device:
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SettingsError(
+            f"The device {name!r} can't be used here; use cpu, or cuda on a machine with one."
+        ) from error
+    return device
+
+
+def _dtype(name: str | None, device: torch.device) -> torch.dtype:
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in known:
+        raise SettingsError(f"The dtype {name!r} came; use one of {', '.join(known)}.")
+    return known[name]

@@ -1,0 +1,261 @@
+"""Prefill, step, sample: how requests become replies, many at a time, each as if it were alone.
+
+A Stream is one reply under way; a Batch decodes all of them together, one id each a step. Prefixes that an earlier
+request left behind are reused. Knows no thread, no queue and no text: ids in, ids out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .legality import Automaton, Grammar, Legal
+from .llama import PREFILL_CHUNK, Llama, Prefix, Slots
+from .modalities import spec
+from .sampling import Decision, decide
+from .values import Finish, Generation, Modality, Request, Sampling
+
+
+def sampling_of(request: Request, modality: Modality) -> Sampling:
+    """How `modality` is drawn for this request: its own setting, else the registry's."""
+    return request.sampling.get(modality) or spec(modality).sampling
+
+
+class Repeats:
+    """Which ids the open span holds, as the repetition penalty needs it."""
+
+    def __init__(self, size: int) -> None:
+        self._held = np.zeros(size, dtype=bool)
+        self._ids: list[int] = []
+
+    def push(self, token: int, open_before: bool, open_after: bool) -> None:
+        """Take an id: codes of an open span are held, the end of the span lets go of them."""
+        if open_before and open_after:
+            self._held[token] = True
+            self._ids.append(token)
+        elif self._ids:
+            self._held[self._ids] = False
+            self._ids.clear()
+
+    def among(self, legal: Legal) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """For each legal id, in order, whether the span holds it."""
+        found: np.ndarray[tuple[int], np.dtype[np.bool_]] = self._held[legal.ids()]
+        return found
+
+
+class Decider:
+    """One reply's grammar and draws: from the logits of the legal ids to the next id. Makes replies and checks them."""
+
+    def __init__(self, request: Request, grammar: Grammar, context_length: int) -> None:
+        """Raises InputError for a prompt that is empty or holds unknown ids; else as Grammar.begin does."""
+        size = grammar.vocabulary.size
+        if not request.prompt or not 0 <= min(request.prompt) <= max(request.prompt) < size:
+            raise InputError(f"A prompt takes one or more ids from 0 to {size - 1}; make it by dialogue.format.")
+        self.request = request
+        self.automaton: Automaton = grammar.begin(request.prompt, request.bounds, context_length)
+        self._repeats = Repeats(size)
+        open_count = self.automaton.state.count if self.automaton.state.open else 0
+        for token in request.prompt[len(request.prompt) - open_count :]:
+            self._repeats.push(token, True, True)
+        self.step = 0
+
+    def settings(self) -> tuple[Legal, Sampling]:
+        """What may come next and how it is drawn."""
+        legal = self.automaton.legal()
+        return legal, sampling_of(self.request, legal.modality)
+
+    def repeated(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:
+        """Which of the legal ids the open span holds; None where no penalty asks for it."""
+        legal, sampling = self.settings()
+        return None if sampling.repetition_penalty == 1.0 else self._repeats.among(legal)
+
+    def draw(self, logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Decision:
+        """The next id by the logits [legal.size] of the legal ids."""
+        legal, sampling = self.settings()
+        return decide(logits, legal.ids(), sampling, self.request.seed, self.step, self.repeated())
+
+    def push(self, token: int) -> None:
+        """Take the next id. Raises InputError for an illegal one."""
+        before = self.automaton.state.open is not None
+        self.automaton.push(token)
+        self._repeats.push(token, before, self.automaton.state.open is not None)
+        self.step += 1
+
+
+class Stream:
+    """One reply under way. `emit` is called with each id; what goes wrong with it (`error`) ends this reply alone."""
+
+    def __init__(self, decider: Decider, emit: Callable[[int], None] | None = None) -> None:
+        self.decider = decider
+        self.request = decider.request
+        self.ids: list[int] = []
+        self.cancelled = False
+        self.error: Exception | None = None
+        self._emit = emit
+        self._decisions: list[Decision] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is to be made."""
+        return self.cancelled or self.error is not None or self.decider.automaton.ended
+
+    @property
+    def length(self) -> int:
+        """Ids in the cache: the prompt and all but the newest id, which the next step takes in."""
+        return len(self.request.prompt) + len(self.ids) - 1
+
+    def sample(self, logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
+        """Draw the next id from the logits of the legal ids."""
+        decision = self.decider.draw(logits)
+        self.decider.push(decision.token)
+        self.ids.append(decision.token)
+        self._decisions.append(decision)
+        if self._emit is not None:
+            self._emit(decision.token)
+
+    def result(self) -> Generation:
+        """What was made so far."""
+        finish: Finish = "cancelled" if self.cancelled else self.decider.automaton.finish
+        return Generation(
+            tuple(self.ids),
+            tuple(decision.logprob for decision in self._decisions),
+            tuple(decision.margin for decision in self._decisions),
+            finish,
+            self.request.seed,
+        )
+
+
+class Prefixes:
+    """Caches of earlier sequences, by their ids, least recently used first out, up to a number of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._kept: OrderedDict[bytes, tuple[np.ndarray[tuple[int], np.dtype[np.int64]], Prefix]] = OrderedDict()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(prefix.nbytes for _, prefix in self._kept.values())
+
+    def longest(self, ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[Prefix | None, int]:
+        """The cache that shares most ids with the start of `ids`, and how many (at most all but the last)."""
+        best: bytes | None = None
+        shared = 0
+        for key, (known, _) in self._kept.items():
+            reach = min(len(known), len(ids) - 1)
+            differs = np.flatnonzero(known[:reach] != ids[:reach])
+            count = int(differs[0]) if len(differs) else reach
+            if count > shared:
+                best, shared = key, count
+        if best is None:
+            return None, 0
+        self._kept.move_to_end(best)
+        return self._kept[best][1], shared
+
+    def keep(self, ids: np.ndarray[tuple[int], np.dtype[np.int64]], prefix: Prefix) -> None:
+        """Keep a sequence's cache; those that it continues go, and the oldest ones beyond the limit."""
+        if prefix.nbytes > self.limit:
+            return
+        for key, (known, _) in list(self._kept.items()):
+            if len(known) <= len(ids) and np.array_equal(known, ids[: len(known)]):
+                del self._kept[key]
+        self._kept[ids.tobytes()] = (ids, prefix)
+        while self.nbytes > self.limit:
+            self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._kept.clear()
+
+
+class Prefill:
+    """A prompt on its way into a cache, a chunk at a time, so that others can step in between."""
+
+    def __init__(self, stream: Stream, model: Llama, prefixes: Prefixes) -> None:
+        self.stream = stream
+        self._model = model
+        self._ids = np.asarray(stream.request.prompt, dtype=np.int64)
+        self.prefix = model.new_prefix(len(self._ids))
+        known, self.reused = prefixes.longest(self._ids)
+        if known is not None and self.reused:
+            self.prefix.data[:, :, :, : self.reused] = known.data[:, :, :, : self.reused]
+            self.prefix.length = self.reused
+        self.hidden: Tensor | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Ids still to be computed."""
+        return len(self._ids) - self.prefix.length
+
+    def advance(self) -> int:
+        """Compute the next chunk; how many ids it had."""
+        chunk = self._ids[self.prefix.length :][:PREFILL_CHUNK]
+        self.hidden = self._model.prefill(chunk, self.prefix)[-1:]
+        return len(chunk)
+
+
+class Batch:
+    """The replies being decoded, stream n in row n of the caches. One thread at a time."""
+
+    def __init__(self, model: Llama, size: int, positions: int, prefix_bytes: int) -> None:
+        self.model = model
+        self.slots = Slots(model, size, positions)
+        self.prefixes = Prefixes(prefix_bytes)
+        self.streams: list[Stream] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether no row is free."""
+        return len(self.streams) == self.slots.count
+
+    def begin(self, stream: Stream) -> Prefill:
+        """Start a prompt; reuses what an earlier sequence shares with it."""
+        return Prefill(stream, self.model, self.prefixes)
+
+    def admit(self, prefill: Prefill) -> None:
+        """Take a prefilled stream into the batch and draw its first id."""
+        assert prefill.hidden is not None
+        self.slots.install(len(self.streams), prefill.prefix)
+        self.streams.append(prefill.stream)
+        self.sample([prefill.stream], prefill.hidden)
+
+    def step(self) -> None:
+        """One more id for every stream."""
+        newest = [stream.ids[-1] for stream in self.streams]
+        hidden = self.model.step(newest, [stream.length for stream in self.streams], self.slots)
+        self.sample(self.streams, hidden)
+
+    def sample(self, streams: list[Stream], hidden: Tensor) -> None:
+        """Draw an id for each stream from its hidden state [streams, hidden]; equal legal sets share one product."""
+        order = sorted(range(len(streams)), key=lambda row: id(streams[row].decider.automaton.legal()))
+        for _, group in groupby(order, key=lambda row: id(streams[row].decider.automaton.legal())):
+            rows = list(group)
+            chosen = hidden if len(rows) == len(streams) else hidden[torch.tensor(rows, device=hidden.device)]
+            legal = streams[rows[0]].decider.automaton.legal()
+            logits = self.model.logits(chosen, legal)
+            for row, line in zip(rows, logits, strict=True):
+                try:
+                    streams[row].sample(line)
+                except Exception as error:
+                    streams[row].error = error
+
+    def remove(self, finished: Iterable[Stream]) -> None:
+        """Take streams out, whatever their state, and keep their caches for whoever continues them."""
+        for stream in finished:
+            row = self.streams.index(stream)
+            self._keep(stream, row)
+            last = self.streams.pop()
+            if row < len(self.streams):
+                self.slots.move(len(self.streams), row, last.length)
+                self.streams[row] = last
+
+    def _keep(self, stream: Stream, row: int) -> None:
+        if stream.decider.automaton.ended and self.prefixes.limit:
+            ids = np.asarray([*stream.request.prompt, *stream.ids[:-1]], dtype=np.int64)
+            self.prefixes.keep(ids, self.slots.extract(row, len(ids)))

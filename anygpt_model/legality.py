@@ -1,0 +1,297 @@
+"""Which ids may come next in a reply, so that output is legal by construction.
+
+Legality is expressed as id ranges, so that only that slice of the output layer need be computed. What is legal is what
+the grammar allows and from where the shortest legal ending still fits. Knows no tensor, no probability and no codec;
+seconds become frames by the rates that it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ContextFull, InputError, UnknownName
+from .modalities import spec
+from .values import Bounds, Finish, Modality
+from .vocabulary import INSTRUCTION, RESPONSE, Vocabulary
+
+Ranges = tuple[tuple[int, int], ...]
+"""Id ranges (start, stop), ascending."""
+Transcript = Literal["none", "open", "done"]
+_WIDE = 8
+"""Ranges at least this wide are slices of the output layer; narrower ones are gathered column by column."""
+_PREAMBLE = 128
+"""Text ids in a run while the demanded medium is still to come: a model that would rather stop must not ramble on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Legal:
+    """The ids that may come next, in the order in which their logits are computed: `slices`, then `singles`.
+
+    modality: whose sampling settings draw the id.
+    """
+
+    modality: Modality
+    slices: Ranges
+    singles: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many ids may come next."""
+        return sum(stop - start for start, stop in self.slices) + len(self.singles)
+
+    def __contains__(self, token: int) -> bool:
+        return token in self.singles or any(start <= token < stop for start, stop in self.slices)
+
+    def ids(self) -> NDArray[np.int64]:
+        """All of them as an array [size], in order."""
+        return _ids(self)
+
+
+@lru_cache(maxsize=512)
+def _ids(legal: Legal) -> NDArray[np.int64]:
+    pieces = [np.arange(start, stop, dtype=np.int64) for start, stop in legal.slices]
+    found = np.concatenate([*pieces, np.asarray(legal.singles, dtype=np.int64)])
+    found.setflags(write=False)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _legal(modality: Modality, ranges: Ranges) -> Legal:
+    """Interned, so that equal sets are one object and their slices are prepared once."""
+    slices = tuple(pair for pair in ranges if pair[1] - pair[0] >= _WIDE)
+    narrow = tuple(token for start, stop in ranges if stop - start < _WIDE for token in range(start, stop))
+    return Legal(modality, slices, narrow)
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if merged and merged[-1][1] >= start:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return tuple(merged)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a reply stands. open: the modality of the span that is open; count: its ids so far, or those of a text run.
+
+    segments: of each modality, those begun. said: a text id was made outside the transcript. made: any id was made.
+    """
+
+    open: Modality | None = None
+    count: int = 0
+    segments: tuple[tuple[Modality, int], ...] = ()
+    said: bool = False
+    made: bool = False
+    transcript: Transcript = "none"
+    ended: bool = False
+
+    def begun(self, modality: Modality) -> int:
+        """How many segments of `modality` were begun."""
+        return dict(self.segments).get(modality, 0)
+
+
+Step = tuple[Ranges, State]
+"""A kind of id that may follow, and the state that it leads to."""
+
+
+class Grammar:
+    """The rules of one checkpoint's replies. Immutable, safe for threads."""
+
+    def __init__(self, vocabulary: Vocabulary, frame_rates: Mapping[Modality, float] | None = None) -> None:
+        """frame_rates: frames a second of each sound's codec; a sound without one is bounded by tokens alone."""
+        self.vocabulary = vocabulary
+        self.frame_rates = dict(frame_rates or {})
+        ids = sorted(vocabulary.text_ids)
+        self.text = _merged((token, token + 1) for token in ids)
+        self.stops = tuple((token, token + 1) for token in sorted(vocabulary.stop_ids))
+        both = vocabulary.has(INSTRUCTION) and vocabulary.has(RESPONSE)
+        self.instruction = vocabulary.id(INSTRUCTION) if both else None
+        self.response = vocabulary.id(RESPONSE) if both else None
+        self.openings = {table.opening: modality for modality, table in vocabulary.ranges.items()}
+
+    def begin(self, prompt: Sequence[int], bounds: Bounds, context_length: int) -> Automaton:
+        """The automaton of a reply to `prompt`; a span that the prompt leaves open is continued.
+
+        Raises ContextFull where the smallest reply that the bounds ask for doesn't fit, UnknownName for a demanded
+        modality that the checkpoint lacks.
+        """
+        if bounds.to not in (None, Modality.TEXT, *self.vocabulary.ranges):
+            known = ", ".join([Modality.TEXT, *self.vocabulary.ranges])
+            raise UnknownName(f"This checkpoint can't make {bounds.to}; ask for one of {known}.")
+        room = min(bounds.max_tokens, context_length - len(prompt))
+        rules = Rules(self, bounds, may_transcribe=self._heard(prompt))
+        state = self._after(prompt)
+        least = rules.least(state)
+        if least > room:
+            raise ContextFull(
+                f"The prompt has {len(prompt)} ids and the smallest reply needs {least} more, but the model takes "
+                f"{context_length} in all and max_tokens is {bounds.max_tokens}; shorten the one or raise the other."
+            )
+        return Automaton(rules, state, room)
+
+    def _heard(self, prompt: Sequence[int]) -> bool:
+        table = self.vocabulary.ranges.get(Modality.SPEECH)
+        return self.instruction is not None and table is not None and table.closing in prompt
+
+    def _after(self, prompt: Sequence[int]) -> State:
+        for back, token in enumerate(reversed(prompt)):
+            if token in self.openings:
+                modality = self.openings[token]
+                return State(open=modality, count=back, segments=((modality, 1),), made=True)
+            if self.vocabulary.modality(token) in (None, Modality.TEXT):
+                break
+        return State()
+
+
+class Rules:
+    """A grammar under one request's bounds: what may follow a state, and how many ids its shortest ending takes."""
+
+    def __init__(self, grammar: Grammar, bounds: Bounds, may_transcribe: bool) -> None:
+        self.grammar = grammar
+        self.bounds = bounds
+        self.may_transcribe = may_transcribe
+        wanted = frozenset([Modality.TEXT]) if bounds.to == Modality.TEXT else bounds.modalities
+        self.allowed = wanted if bounds.to is None else wanted | {bounds.to}
+        self.longest = {modality: self._longest(modality) for modality in grammar.vocabulary.ranges}
+
+    def _longest(self, modality: Modality) -> int | None:
+        """The most ids that a span of `modality` may have; at least one frame."""
+        entry = spec(modality)
+        if entry.fixed_codes is not None:
+            return entry.fixed_codes
+        rate = self.grammar.frame_rates.get(modality)
+        if not rate:
+            return None
+        seconds = min(self.bounds.max_seconds, entry.span_seconds or self.bounds.max_seconds)
+        return max(int(seconds * rate), 1) * self.grammar.vocabulary.ranges[modality].codebooks
+
+    def shortest(self, modality: Modality) -> int:
+        """The fewest ids that a span of `modality` may have."""
+        return spec(modality).fixed_codes or self.grammar.vocabulary.ranges[modality].codebooks
+
+    def met(self, state: State) -> bool:
+        """Whether the demanded modality has been made or is being made."""
+        to = self.bounds.to
+        return to is None or (state.said if to == Modality.TEXT else state.begun(to) > 0)
+
+    def least(self, state: State) -> int:
+        """Ids of the shortest legal ending from `state`, its stop id included; 0 once it has ended."""
+        if state.ended:
+            return 0
+        close = 0
+        if state.open is not None:
+            whole = max(self.shortest(state.open), state.count)
+            frame = self.grammar.vocabulary.ranges[state.open].codebooks
+            close = whole + (-whole) % frame - state.count + 1
+        demand = 0
+        if not self.met(state):
+            to = self.bounds.to
+            demand = 1 if to in (None, Modality.TEXT) else self.shortest(Modality(to)) + 2
+        return close + (state.transcript == "open") + demand + 1
+
+    def steps(self, state: State) -> list[Step]:
+        """The kinds of id that may follow `state`, each with the state that it leads to."""
+        if state.open is not None:
+            return self._within(state, state.open)
+        steps: list[Step] = []
+        if Modality.TEXT in self.allowed:
+            if self.met(state) or self.bounds.to == Modality.TEXT or state.count < _PREAMBLE:
+                said = state.said or state.transcript != "open"
+                steps.append((self.grammar.text, replace(state, count=state.count + 1, said=said, made=True)))
+            steps += self._transcript(state)
+        if state.transcript == "open":
+            return steps
+        for modality, table in self.grammar.vocabulary.ranges.items():
+            if modality in self.allowed and state.begun(modality) < self.bounds.max_segments:
+                steps.append((((table.opening, table.opening + 1),), opened(state, modality)))
+        if state.made and self.met(state):
+            steps.append((self.grammar.stops, replace(state, ended=True)))
+        return steps
+
+    def _within(self, state: State, modality: Modality) -> list[Step]:
+        table = self.grammar.vocabulary.ranges[modality]
+        steps: list[Step] = []
+        longest = self.longest[modality]
+        # A span that the prompt began may already be longer than the bounds: it closes at the next whole frame.
+        if longest is None or state.count < longest or state.count % table.codebooks:
+            codes = table.codebook(state.count)
+            steps.append((((codes.start, codes.stop),), replace(state, count=state.count + 1)))
+        if state.count >= self.shortest(modality) and state.count % table.codebooks == 0:
+            closing = ((table.closing, table.closing + 1),)
+            steps.append((closing, replace(state, open=None, count=0)))
+        return steps
+
+    def _transcript(self, state: State) -> list[Step]:
+        ins, res = self.grammar.instruction, self.grammar.response
+        if ins is None or res is None or not self.may_transcribe:
+            return []
+        if state.transcript == "none" and not state.segments:
+            return [(((ins, ins + 1),), replace(state, count=0, transcript="open", said=False, made=True))]
+        if state.transcript == "open":
+            return [(((res, res + 1),), replace(state, count=0, transcript="done"))]
+        return []
+
+
+def opened(state: State, modality: Modality) -> State:
+    """The state after the opening marker of `modality`."""
+    counts = {**dict(state.segments), modality: state.begun(modality) + 1}
+    return replace(state, open=modality, count=0, segments=tuple(sorted(counts.items())), made=True)
+
+
+class Automaton:
+    """One reply under way: `legal()` says what may come next, `push` takes what came. Not shared between threads."""
+
+    def __init__(self, rules: Rules, state: State, room: int) -> None:
+        self._rules = rules
+        self.state = state
+        self.room = room
+        self._fitting: list[Step] = []
+        self._legal: Legal | None = None
+        self._cut = False
+        self._prepare()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stop id was pushed."""
+        return self.state.ended
+
+    @property
+    def finish(self) -> Finish:
+        """Why the reply ended: "length" where nothing but its stop id still fitted, else "end"."""
+        return "length" if self._cut else "end"
+
+    def legal(self) -> Legal:
+        """The ids that may come next: never empty before the end."""
+        if self._legal is None:
+            raise InputError("The reply has ended; begin another one.")
+        return self._legal
+
+    def push(self, token: int) -> None:
+        """Take the next id. Raises InputError for one that is not legal here."""
+        for ranges, state in self._fitting:
+            if any(start <= token < stop for start, stop in ranges):
+                self.state = state
+                self.room -= 1
+                if not state.ended:
+                    self._prepare()
+                else:
+                    self._cut = self._cut and len(self._fitting) == 1
+                    self._legal = None
+                return
+        raise InputError(f"Id {token} can't come here; the grammar takes {self._legal}.")
+
+    def _prepare(self) -> None:
+        steps = self._rules.steps(self.state)
+        self._fitting = [step for step in steps if self._rules.least(step[1]) < self.room]
+        self._cut = len(self._fitting) < len(steps)
+        modality = self.state.open or Modality.TEXT
+        self._legal = _legal(modality, _merged(pair for ranges, _ in self._fitting for pair in ranges))

@@ -1,0 +1,397 @@
+"""Llama's forward pass for generation, lean enough for small models on a CPU: static caches, few operations a layer.
+
+In float32 on a CPU a row's result does not depend on how many rows are computed beside it, bit for bit: products are
+taken against transposed weights with at least two rows (one row alone would take another kernel), attention over
+lengths padded to a multiple of 16. `Llama.exact` says whether that was found to hold on this machine. Equals
+transformers' LlamaForCausalLM to float32 rounding. Knows no token, no sampling, no queue.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import CheckpointError
+from .legality import Legal
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+PAD = 16
+"""Attention lengths are padded to a multiple of this; the padding changes no bit of the result."""
+PREFILL_CHUNK = 256
+_COLUMNS = 1 << 19
+"""Elements of a weight that one product reads on a CPU: larger ones are slower a column when the rows are few."""
+_NARROW = 8
+"""Columns that a gathered part of the output layer has at least: a single one would take another kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaShape:
+    """The sizes of config.json that matter here."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    positions: int
+    eps: float
+    theta: float
+    tied: bool
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> LlamaShape:
+        """Read FOLDER/config.json. Raises CheckpointError for a missing file or a network that isn't a plain Llama."""
+        path = folder / "config.json"
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; a language model's folder needs its config.json.")
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        plain = config.get("model_type") == "llama" and kind == "default"
+        if not plain or config.get("attention_bias") or config.get("mlp_bias"):
+            raise CheckpointError(
+                f"{path} describes a {config.get('model_type')} with {kind} positions; "
+                "AnyGPT's language model is a Llama with default positions and no biases."
+            )
+        heads = config["num_attention_heads"]
+        return cls(
+            hidden=config["hidden_size"],
+            intermediate=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            vocabulary=config["vocab_size"],
+            positions=config.get("max_position_embeddings", 2048),
+            eps=config.get("rms_norm_eps", 1e-6),
+            theta=float(config.get("rope_theta") or rope.get("rope_theta") or 10_000.0),
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor of the checkpoint, by its published name, with its shape."""
+        h, q, kv = self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocabulary, h)}
+        for layer in range(self.layers):
+            shapes |= {
+                f"model.layers.{layer}.self_attn.q_proj.weight": (q, h),
+                f"model.layers.{layer}.self_attn.k_proj.weight": (kv, h),
+                f"model.layers.{layer}.self_attn.v_proj.weight": (kv, h),
+                f"model.layers.{layer}.self_attn.o_proj.weight": (h, q),
+                f"model.layers.{layer}.mlp.gate_proj.weight": (self.intermediate, h),
+                f"model.layers.{layer}.mlp.up_proj.weight": (self.intermediate, h),
+                f"model.layers.{layer}.mlp.down_proj.weight": (h, self.intermediate),
+                f"model.layers.{layer}.input_layernorm.weight": (h,),
+                f"model.layers.{layer}.post_attention_layernorm.weight": (h,),
+            }
+        shapes["model.norm.weight"] = (h,)
+        if not self.tied:
+            shapes["lm_head.weight"] = (self.vocabulary, h)
+        return shapes
+
+
+class Linear:
+    """x [rows, in] -> [rows, out]; on a CPU in float32 by column blocks of the transposed weight."""
+
+    def __init__(self, weight: Tensor, transposed: bool) -> None:
+        """weight: [out, in]."""
+        self.blocks: list[Tensor] = []
+        self.weight: Tensor | None = None if transposed else weight
+        if transposed:
+            self.blocks = [weight[start:stop].t().contiguous() for start, stop in _blocks(0, *weight.shape)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.weight is not None:
+            return F.linear(x, self.weight)
+        if len(self.blocks) == 1:
+            return x @ self.blocks[0]
+        return torch.cat([x @ block for block in self.blocks], dim=-1)
+
+
+def _blocks(start: int, stop: int, rows: int) -> list[tuple[int, int]]:
+    """Cut columns start..stop of a weight with `rows` rows into equal parts, so that none is a single column."""
+    count = -(-(stop - start) * rows // _COLUMNS)
+    size = -(-(stop - start) // count)
+    return [(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block's weights, ready for use."""
+
+    attention_norm: Tensor
+    qkv: Linear
+    out: Linear
+    mlp_norm: Tensor
+    gate: Linear
+    up: Linear
+    down: Linear
+
+
+class Prefix:
+    """Keys and values of one sequence: [layers, 2, kv heads, positions, head_dim], `length` of them filled."""
+
+    def __init__(self, data: Tensor, length: int = 0) -> None:
+        self.data = data
+        self.length = length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.data.numel() * self.data.element_size()
+
+
+class Llama:
+    """A Llama's weights and its forward passes. Not thread-safe: one thread at a time computes with it."""
+
+    def __init__(
+        self, shape: LlamaShape, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.shape = shape
+        self.device = device
+        self.dtype = dtype
+        self.transposed = device.type == "cpu" and dtype == torch.float32
+        self._tensors = tensors
+        self.embedding = self._take("model.embed_tokens.weight")
+        self.layers = [self._layer(index) for index in range(shape.layers)]
+        self.norm = self._take("model.norm.weight")
+        head = self.embedding if shape.tied else self._take("lm_head.weight")
+        self.head = head.t().contiguous() if self.transposed else head
+        self._tensors = {}
+        self._parts: dict[Legal, list[Tensor]] = {}
+        self.reserve(64)
+        self.rows = 2 if self.transposed else 1
+        self.exact = self.transposed and self._rows_agree()
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of weights that one step reads: everything but the embedding and the output layer."""
+        shapes = self.shape.tensors()
+        body = sum(math.prod(size) for name, size in shapes.items() if name.startswith("model.layers"))
+        return body * self.embedding.element_size()
+
+    def reserve(self, positions: int) -> None:
+        """Prepare rotary positions up to `positions`, so that no later call needs to."""
+        self._rotations = _rotations(self.shape, positions + 1).to(self.device)
+
+    def new_prefix(self, positions: int) -> Prefix:
+        """An empty cache for one sequence of up to `positions` ids."""
+        s = self.shape
+        size = (s.layers, 2, s.kv_heads, positions, s.head_dim)
+        return Prefix(torch.empty(size, dtype=self.dtype, device=self.device))
+
+    @torch.inference_mode()
+    def prefill(self, ids: NDArray[np.int64], prefix: Prefix) -> Tensor:
+        """Append `ids` [n] to `prefix`; the last hidden states [n, hidden] of the new ids, normed."""
+        start, count = prefix.length, len(ids)
+        total = start + count
+        mask = None
+        if start and count > 1:
+            mask = torch.ones(count, total, dtype=torch.bool, device=self.device).tril(start)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = prefix.data[layer, 0, :, :total], prefix.data[layer, 1, :, :total]
+            keys[:, start:] = k[:count].transpose(0, 1)
+            values[:, start:] = v[:count].transpose(0, 1)
+            causal = mask is None and count > 1
+            query = q[:count].transpose(0, 1)
+            found = self._attention(query[None], keys[None], values[None], mask, causal)
+            return found[0].transpose(0, 1).reshape(count, -1)
+
+        hidden = self._forward(torch.from_numpy(ids), torch.arange(start, total), attend)
+        prefix.length = total
+        return hidden
+
+    @torch.inference_mode()
+    def step(self, ids: list[int], lengths: list[int], slots: Slots) -> Tensor:
+        """One id [b] for each of the first slots, which hold `lengths` [b] ids so far -> hidden states [b, hidden]."""
+        count = len(ids)
+        positions = torch.tensor(lengths, device=self.device)
+        padded = -(-(max(lengths) + 1) // PAD) * PAD
+        open_keys = torch.arange(padded, device=self.device) <= positions[:, None]
+        mask = torch.zeros(count, 1, 1, padded, dtype=self.dtype, device=self.device)
+        mask.masked_fill_(~open_keys[:, None, None], -math.inf)
+        rows = torch.arange(count, device=self.device)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = slots.keys[layer], slots.values[layer]
+            if count == 1:
+                keys[0, :, lengths[0]] = k[0]
+                values[0, :, lengths[0]] = v[0]
+            else:
+                keys[rows, :, positions] = k
+                values[rows, :, positions] = v
+            query = q[:count, :, None]
+            found = self._attention(query, keys[:count, :, :padded], values[:count, :, :padded], mask, False)
+            return found.reshape(count, -1)
+
+        return self._forward(torch.tensor(ids), positions, attend)
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor, legal: Legal) -> NDArray[np.float32]:
+        """hidden [rows, hidden] -> the logits of the legal ids [rows, legal.size], in legal.ids() order."""
+        count = len(hidden)
+        x = hidden.expand(self.rows, -1) if count < self.rows else hidden
+        parts = self._parts.get(legal)
+        if parts is None:
+            parts = self._parts[legal] = self._columns(legal)
+        found = [x @ part for part in parts] if self.transposed else [F.linear(x, part) for part in parts]
+        joined = torch.cat(found, dim=-1)[:count, : legal.size] if len(found) > 1 else found[0][:count, : legal.size]
+        array: NDArray[np.float32] = joined.float().cpu().numpy()
+        return array
+
+    def _columns(self, legal: Legal) -> list[Tensor]:
+        """The parts of the output layer that `legal` needs: views of its slices, then its singles, padded."""
+        if len(self._parts) > 1024:
+            self._parts.clear()
+        axis = 1 if self.transposed else 0
+        parts = []
+        for start, stop in legal.slices:
+            for first, last in _blocks(start, stop, self.shape.hidden) if self.transposed else [(start, stop)]:
+                parts.append(self.head.narrow(axis, first, last - first))
+        if legal.singles:
+            singles = [*legal.singles, *legal.singles[:1] * (_NARROW - len(legal.singles))]
+            parts.append(self.head.index_select(axis, torch.tensor(singles, device=self.device)))
+        return parts
+
+    def _forward(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """ids [n], positions [n] -> hidden states [n, hidden] after the last norm."""
+        count = len(ids)
+        x = F.embedding(ids.to(self.device), self.embedding)
+        if count < self.rows:
+            x, positions = x.expand(self.rows, -1), positions.expand(self.rows)
+        turns = self._turns(positions)
+        s = self.shape
+        split = s.heads + s.kv_heads
+        for index, layer in enumerate(self.layers):
+            normed = F.rms_norm(x, (s.hidden,), layer.attention_norm, s.eps)
+            qkv = layer.qkv(normed).view(len(x), -1, s.head_dim)
+            turned = _turn(qkv[:, :split], turns)
+            found = attend(index, turned[:, : s.heads], turned[:, s.heads :], qkv[:, split:])
+            x = x + layer.out(found.expand(len(x), -1))
+            normed = F.rms_norm(x, (s.hidden,), layer.mlp_norm, s.eps)
+            x = x + layer.down(F.silu(layer.gate(normed)) * layer.up(normed))
+        return F.rms_norm(x, (s.hidden,), self.norm, s.eps)[:count]
+
+    def _attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        grouped = self.shape.kv_heads != self.shape.heads
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+
+    def _turns(self, positions: Tensor) -> Tensor:
+        last = int(positions.max())
+        if last >= len(self._rotations):
+            self.reserve(2 * last)
+        return self._rotations[positions][:, None]
+
+    def _take(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise CheckpointError(f"The language model's weights have no tensor {name}; fetch the checkpoint again.")
+        found, wanted = self._tensors[name], self.shape.tensors()[name]
+        if tuple(found.shape) != wanted:
+            raise CheckpointError(
+                f"The language model's tensor {name} has the shape {list(found.shape)} where config.json asks for "
+                f"{list(wanted)}; fetch the checkpoint again."
+            )
+        return found.to(self.device, self.dtype)
+
+    def _layer(self, index: int) -> Layer:
+        stem = f"model.layers.{index}."
+        q, k, v = (self._take(f"{stem}self_attn.{name}_proj.weight") for name in "qkv")
+
+        def linear(weight: Tensor) -> Linear:
+            return Linear(weight, self.transposed)
+
+        return Layer(
+            attention_norm=self._take(f"{stem}input_layernorm.weight"),
+            qkv=linear(torch.cat([_paired(q, self.shape.head_dim), _paired(k, self.shape.head_dim), v])),
+            out=linear(self._take(f"{stem}self_attn.o_proj.weight")),
+            mlp_norm=self._take(f"{stem}post_attention_layernorm.weight"),
+            gate=linear(self._take(f"{stem}mlp.gate_proj.weight")),
+            up=linear(self._take(f"{stem}mlp.up_proj.weight")),
+            down=linear(self._take(f"{stem}mlp.down_proj.weight")),
+        )
+
+    @torch.inference_mode()
+    def _rows_agree(self) -> bool:
+        """Whether a row's products have the same bits among 2 and among 16 rows, for each of a layer's shapes."""
+        layer = self.layers[0]
+        hidden, wide = self.shape.hidden, self.shape.intermediate
+        for linear, width in ((layer.qkv, hidden), (layer.up, hidden), (layer.down, wide)):
+            x = torch.linspace(-1, 1, 16 * width).sin().view(16, width)
+            whole = linear(x)
+            if not all(torch.equal(linear(x[at : at + 2]), whole[at : at + 2]) for at in range(0, 16, 2)):
+                return False
+        return True
+
+
+class Slots:
+    """The caches of all sequences being decoded: a row each of [slots, kv heads, positions, head_dim] a layer.
+
+    Memory of a row is touched only as far as a sequence has come, and rows are used from the first on.
+    """
+
+    def __init__(self, model: Llama, count: int, positions: int) -> None:
+        s = model.shape
+        size = (count, s.kv_heads, -(-positions // PAD) * PAD, s.head_dim)
+        self.count = count
+        self.keys = [_zeros(size, model) for _ in range(s.layers)]
+        self.values = [_zeros(size, model) for _ in range(s.layers)]
+
+    @torch.inference_mode()
+    def install(self, slot: int, prefix: Prefix) -> None:
+        """Copy a prefilled sequence into row `slot`."""
+        for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
+            keys[slot, :, : prefix.length] = prefix.data[layer, 0, :, : prefix.length]
+            values[slot, :, : prefix.length] = prefix.data[layer, 1, :, : prefix.length]
+
+    @torch.inference_mode()
+    def extract(self, slot: int, length: int) -> Prefix:
+        """A copy of the first `length` positions of row `slot`."""
+        pairs = zip(self.keys, self.values, strict=True)
+        data = torch.stack([torch.stack([keys[slot, :, :length], values[slot, :, :length]]) for keys, values in pairs])
+        return Prefix(data, length)
+
+    @torch.inference_mode()
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy row `source` over row `target`."""
+        for rows in (*self.keys, *self.values):
+            rows[target, :, :length] = rows[source, :, :length]
+
+
+def _zeros(size: tuple[int, ...], model: Llama) -> Tensor:
+    """Zeros whose memory is taken only when touched, on a CPU. Masked values get multiplied too: keep them finite."""
+    if model.device.type != "cpu":
+        return torch.zeros(size, dtype=model.dtype, device=model.device)
+    flat = np.zeros(math.prod(size) * model.embedding.element_size(), dtype=np.uint8)
+    return torch.from_numpy(flat).view(model.dtype).view(size)
+
+
+def _paired(weight: Tensor, head_dim: int) -> Tensor:
+    """Reorder each head's rows so that the two halves that rotate together lie side by side, as complex numbers do."""
+    heads = weight.view(-1, 2, head_dim // 2, weight.shape[1])
+    return heads.transpose(1, 2).reshape(weight.shape)
+
+
+def _rotations(shape: LlamaShape, positions: int) -> Tensor:
+    """Unit complex numbers [positions, head_dim / 2] of rotary positions."""
+    exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.int64).float() / shape.head_dim
+    angles = torch.arange(positions).float()[:, None] * (1.0 / shape.theta**exponents)
+    return torch.polar(torch.ones_like(angles), angles)
+
+
+def _turn(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotate x [n, heads, head_dim] by turns [n, 1, head_dim / 2]."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
