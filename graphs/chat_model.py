@@ -30,8 +30,8 @@ class ChatAnyGPT(BaseChatModel):
     """A chat model that hears, sees, speaks, draws and plays.
 
     engine: an open engine; None opens `model` at the first call. store: where media and turns are kept; None keeps them
-    in memory. The other fields are options of every call; `bind(modalities=["text", "speech"], voice="ann")` and keyword
-    arguments of a call win over them. What only other providers have (timeout, max_retries …) is ignored.
+    in memory. The other fields are options of every call; `bind(modalities=["text", "speech"], voice="ann")` and the
+    keyword arguments of a call win over them. What only other providers have (timeout, max_retries …) is ignored.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="ignore", ignored_types=(cached_property,))

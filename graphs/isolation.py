@@ -11,18 +11,17 @@ from ..nodes.state import Context
 from .conversation import Graph
 
 
-def invoked(graph: Graph, messages: list[Any], context: Context) -> dict[str, Any]:
-    """The graph's final state."""
-    result: dict[str, Any] = Variables().run(graph.invoke, {"messages": messages}, context=context)  # type: ignore[arg-type]
+def invoked(graph: Graph, messages: list[Any], context: Context, **options: Any) -> dict[str, Any]:
+    """The graph's final state. options: of `invoke`."""
+    request: Any = {"messages": messages}
+    result: dict[str, Any] = Variables().run(lambda: graph.invoke(request, context=context, **options))
     return result
 
 
 def streamed(graph: Graph, messages: list[Any], context: Context) -> Iterator[tuple[str, Any]]:
     """("custom", event) as they come, and ("values", state) after each step; the last values are the final state."""
     variables = Variables()
-    modes = ["custom", "values"]
-    steps = variables.run(
-        lambda: iter(graph.stream({"messages": messages}, context=context, stream_mode=modes))  # type: ignore[arg-type, call-overload]
-    )
-    while (step := variables.run(next, steps, None)) is not None:
+    request: Any = {"messages": messages}
+    steps = variables.run(lambda: iter(graph.stream(request, context=context, stream_mode=["custom", "values"])))
+    while (step := variables.run(lambda: next(steps, None))) is not None:
         yield step

@@ -20,7 +20,7 @@ from ..anygpt_model.values import Media, Modality, Span
 from .options import kept_voice
 from .ports import Keeper
 from .state import Context, Event, Made, PartState, media_state
-from .tokenization import read_sound
+from .tokenization import made_by, read_sound
 
 if TYPE_CHECKING:
     from ..anygpt_model.engine import Engine
@@ -50,7 +50,7 @@ def detokenize(span: Span, seed: int, voice: str | None, engine: Engine, keeper:
     data = write(codec.decode(codes, seed=seed, voice=prompt), span.modality, codec.sample_rate)
     media = keeper.put(data, probe(data))
     # Whoever hands the medium back means these ids: a generated medium is never tokenized.
-    keeper.keep_codes(media.hash, engine.fingerprints[span.modality.value], codes)
+    keeper.keep_codes(media.hash, made_by(engine.fingerprints[span.modality.value]), codes)
     return media
 
 

@@ -14,10 +14,11 @@ from langgraph.runtime import Runtime
 
 from ..anygpt_model import dialogue
 from ..anygpt_model.dialogue import Message
-from ..anygpt_model.errors import ContextFull
+from ..anygpt_model.errors import ContextFull, InputError
 from ..anygpt_model.values import Modality, Part, Request, Span
 from ..anygpt_model.vocabulary import INSTRUCTION, Vocabulary
 from .options import bounds, sampling
+from .options import modality as modality_named
 from .packing import pack
 from .ports import Keeper
 from .state import Context, Event, Role, State, of_exchange, part_value
@@ -25,6 +26,8 @@ from .state import Context, Event, Role, State, of_exchange, part_value
 if TYPE_CHECKING:
     from ..anygpt_model.engine import Engine
 
+BASE = "base"
+"""The template name of models that know no conversation."""
 RESERVE = 192
 """Ids kept free for a reply while the history has turns to leave out: a sentence, a picture and a short sound."""
 
@@ -71,9 +74,12 @@ def prompt_ids(exchanges: Sequence[list[Message]], options: Context, engine: Eng
 
     Raises ContextFull where the request alone doesn't fit.
     """
+    style = options.template or engine.template
     for dropped in range(len(exchanges)):
         messages = [message for exchange in exchanges[dropped:] for message in exchange]
-        ids = dialogue.format(messages, engine.vocabulary, options.template or engine.template)
+        if style == BASE:
+            return base_prompt(messages[-1].parts, options, engine), len(exchanges) - 1
+        ids = dialogue.format(messages, engine.vocabulary, style)
         if len(ids) + RESERVE <= engine.context_length:
             return ids, dropped
     if len(ids) < engine.context_length:
@@ -81,6 +87,14 @@ def prompt_ids(exchanges: Sequence[list[Message]], options: Context, engine: Eng
     raise ContextFull(
         f"The request has {len(ids)} ids and the model takes {engine.context_length}; send a shorter text or sound."
     )
+
+
+def base_prompt(parts: Sequence[Part], options: Context, engine: Engine) -> list[int]:
+    """The base model's prompt: one part in, one modality out, no history. Raises InputError for more."""
+    if len(parts) != 1:
+        raise InputError(f"{len(parts)} parts came; a base model takes one text, picture or sound at a time.")
+    to = Modality.TEXT if options.to is None else modality_named(options.to)
+    return dialogue.format_base(parts[0], to, engine.vocabulary)
 
 
 class TokenStream:

@@ -6,10 +6,7 @@ Knows no SQL.
 
 from __future__ import annotations
 
-import platform
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
 
 RUNS = UUID("9d1f3f6e-6c0b-5d0e-9a55-0b7c5a7a7a3e")
 """Namespace of turn ids derived from run ids."""
-LIBRARIES = ("anyloom", "torch", "transformers", "diffusers", "numpy")
 
 
 def record(state: State, config: RunnableConfig, runtime: Runtime[Context], *, engine: Engine, keeper: Keeper) -> Any:
@@ -64,7 +60,7 @@ def make_turn(state: State, options: Context, engine: Engine) -> Turn:
         sampling=sampling(options),
         model=engine.name,
         fingerprints=dict(engine.fingerprints),
-        versions=versions(),
+        versions=dict(engine.versions),
         timings={name: round(seconds, 6) for name, seconds in state["timings"].items()},
         options=recorded_options(options, state),
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -92,15 +88,3 @@ def recorded_options(options: Context, state: State) -> dict[str, str | int | fl
         said["template"] = options.template
     foreign = sum(not turn for turn in state["history"])
     return {**said, "foreign": foreign} if foreign else said
-
-
-@cache
-def versions() -> dict[str, str]:
-    """The versions that a replay compares: Python, the platform and the libraries that compute."""
-    found = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}"}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found

@@ -45,11 +45,17 @@ def tokenize(modality: Modality, media: str, engine: Engine, keeper: Keeper, lim
     """
     codec = engine.codec(modality)
     fingerprint = engine.fingerprints[modality.value]
-    codes = keeper.codes(media, fingerprint)
+    codes = keeper.codes(media, made_by(fingerprint))
+    codes = keeper.codes(media, fingerprint) if codes is None else codes
     if codes is None:
         codes = encode(keeper.get(media), modality, codec, limits)
         keeper.keep_codes(media, fingerprint, codes)
     return [engine.vocabulary.to_span(modality, piece) for piece in pieces(codes, modality, codec)]
+
+
+def made_by(fingerprint: str) -> str:
+    """The memo's key of what this model generated: those codes are where the medium came from, not a reading of it."""
+    return f"generated:{fingerprint}"
 
 
 def encode(data: bytes, modality: Modality, codec: Codec, limits: Limits) -> Codes:

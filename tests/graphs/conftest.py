@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ class Scripted:
         self.requests: list[Request] = []
 
     def generate(
-        self, requests: Sequence[Request], on_token: Callable[[int, int], None] | None = None
+        self, requests: Sequence[Request], on_token: Callable[[int, int], None] | None = None, cancelled: Any = None
     ) -> list[Generation]:
         return [self._one(number, request, on_token) for number, request in enumerate(requests)]
 
@@ -101,6 +101,7 @@ class FakeEngine:
 
     name = "fake"
     template = "MMGPT"
+    versions: ClassVar[dict[str, str]] = {"python": "3"}
     context_length = 1024
 
     def __init__(self, vocabulary: Vocabulary) -> None:
