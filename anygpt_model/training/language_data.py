@@ -1,0 +1,310 @@
+"""Chats to learn from, made of codes and captions: every direction, asked for in several ways, alone or a few in a row.
+
+Sources are read as soon as the codecs' trainers have written them, so training may begin with what is there. What is
+held out (pairs, concepts, sentences, voices, tunes) is never put into a training chat. Knows no network.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..dialogue import Message, format_example
+from ..modalities import spec
+from ..values import Modality, Part
+from ..vocabulary import Vocabulary
+from . import language_texts as texts
+from .sentences import held_out, qa_pairs, train_pairs
+
+Codes = NDArray[np.int64]
+Row = dict[str, Any]
+
+TALK = "text->text"
+SPOKEN = "speech->speech"
+SHARES = {
+    "text->image": 0.22,
+    "image->text": 0.13,
+    "text->speech": 0.20,
+    "speech->text": 0.12,
+    "text->music": 0.12,
+    "music->text": 0.07,
+    SPOKEN: 0.10,
+    TALK: 0.04,
+}
+"""How the ids seen in training are shared out among what is there."""
+LENGTHS = {"text->image": 80, "image->text": 85, "text->speech": 190, "speech->text": 200, "text->music": 400}
+LENGTHS |= {"music->text": 330, SPOKEN: 330, TALK: 55}
+"""Ids of a usual chat of each direction: what turns shares of ids into shares of chats."""
+ROWS = {Modality.MUSIC: "clips.json"}
+"""Where a modality's rows stand, if not in tokens.json (which is always written last)."""
+CHAT_IDS = 640
+"""No chat of several exchanges is longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request and its reply. longest: ids after which the example is cut (so that long music is not always whole)."""
+
+    request: tuple[Part, ...]
+    reply: tuple[Part, ...]
+    direction: str
+    longest: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """ids [n], and for each id whether the loss counts it."""
+
+    ids: NDArray[np.int32]
+    counted: NDArray[np.bool_]
+    direction: str
+
+
+@dataclass
+class Media:
+    """The rows of one modality and their codes [codebooks, frames], by split."""
+
+    train: list[tuple[Row, Codes]] = field(default_factory=list)
+    test: list[tuple[Row, Codes]] = field(default_factory=list)
+
+
+def read_media(work: Path, modality: Modality) -> Media:
+    """What a codec's trainer has written: `work`/<modality>/tokens.npz and tokens.json; empty if it has not."""
+    folder = work / modality.value
+    if not (folder / "tokens.npz").exists() or not (folder / "tokens.json").exists():
+        return Media()
+    rows: list[Row] = json.loads((folder / ROWS.get(modality, "tokens.json")).read_text("utf-8"))
+    with np.load(folder / "tokens.npz", allow_pickle=False) as opened:
+        arrays = dict(opened)
+    codes = arrays["codes"]
+    if "lengths" in arrays:
+        pieces = np.split(codes, np.cumsum(arrays["lengths"])[:-1], axis=-1)
+    else:
+        pieces = list(codes)
+    books = spec(modality).codebooks
+    media = Media()
+    for row, piece in zip(rows, pieces, strict=True):
+        kept = media.train if row["split"] == "train" else media.test
+        kept.append((row, np.atleast_2d(piece)[:books].astype(np.int64)))
+    return media
+
+
+class Chats:
+    """Draws training chats from what `work` holds; `refresh` looks again."""
+
+    def __init__(self, work: Path, vocabulary: Vocabulary, seed: int) -> None:
+        self.work, self.vocabulary = work, vocabulary
+        self.rng = random.Random(seed)
+        self._stamps: dict[Modality, float] = {}
+        self.media: dict[Modality, Media] = {}
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read what has been written since; True if there was anything new."""
+        fresh = False
+        for modality in (Modality.IMAGE, Modality.SPEECH, Modality.MUSIC):
+            path = self.work / modality.value / "tokens.json"
+            stamp = path.stat().st_mtime if path.exists() else 0.0
+            if stamp != self._stamps.get(modality):
+                self.media[modality] = read_media(self.work, modality)
+                self._stamps[modality] = stamp
+                fresh = True
+        if fresh:
+            self._index()
+        return fresh
+
+    def _index(self) -> None:
+        self._drawn: dict[str, list[tuple[Row, Codes]]] = {}
+        for row, codes in self.media[Modality.IMAGE].train:
+            self._drawn.setdefault(row["concept"], []).append((row, codes))
+        self._read: dict[str, list[Codes]] = {}
+        for row, codes in self.media[Modality.SPEECH].train:
+            self._read.setdefault(row["text"], []).append(codes)
+        pairs = train_pairs()
+        self._spoken = [pair for pair in pairs if pair[0] in self._read and pair[1] in self._read]
+        self._voiced = [pair for pair in pairs if pair[1] in self._read]
+        self._typed = [(q, a) for q, a, _ in pairs]
+        there = {
+            "text->image": self.media[Modality.IMAGE].train,
+            "image->text": self.media[Modality.IMAGE].train,
+            "text->speech": self.media[Modality.SPEECH].train,
+            "speech->text": self.media[Modality.SPEECH].train,
+            "text->music": self.media[Modality.MUSIC].train,
+            "music->text": self.media[Modality.MUSIC].train,
+            SPOKEN: self._spoken,
+            TALK: self._typed,
+        }
+        self.directions = [name for name, rows in there.items() if rows]
+        self._weights = [SHARES[name] / LENGTHS[name] for name in self.directions]
+
+    def draw(self, count: int) -> Iterator[Example]:
+        """`count` chats: half are one exchange, the others two or three that fit into CHAT_IDS."""
+        for _ in range(count):
+            wanted = self.rng.choices((1, 2, 3), (0.5, 0.35, 0.15))[0]
+            exchanges = self._exchanges()
+            while len(exchanges) < wanted and sum(LENGTHS[each.direction] for each in exchanges) < CHAT_IDS // 2:
+                exchanges = [*exchanges, *self._exchanges()]
+            yield self.example(exchanges)
+
+    def example(self, exchanges: Sequence[Exchange]) -> Example:
+        """A chat as ids and mask, cut where an exchange says."""
+        messages = [message for each in exchanges for message in _messages(each)]
+        ids, counted = format_example(messages, self.vocabulary)
+        longest = exchanges[0].longest if len(exchanges) == 1 else CHAT_IDS
+        made = np.array(ids[:longest], np.int32), np.array(counted[:longest], np.bool_)
+        return Example(*made, exchanges[0].direction)
+
+    def held_out(self, limit: int) -> dict[str, list[Example]]:
+        """Up to `limit` single exchanges a direction with what training never sees, asked in the first phrasing."""
+        found = {
+            "text->image": [self._draw(row, codes, 0, 1) for row, codes in self.media[Modality.IMAGE].test],
+            "image->text": [self._see(row, codes, 0) for row, codes in self.media[Modality.IMAGE].test],
+            "text->speech": [self._speak(row, codes, 0) for row, codes in self.media[Modality.SPEECH].test],
+            "speech->text": [self._write(row, codes, 0) for row, codes in self.media[Modality.SPEECH].test],
+            "text->music": [self._play(row, codes, 0, 0) for row, codes in self.media[Modality.MUSIC].test],
+            "music->text": [self._listen(row, codes, 0) for row, codes in self.media[Modality.MUSIC].test],
+            TALK: [_exchange([_text(q)], [_text(a)], TALK) for q, a, _ in qa_pairs() if held_out(q)],
+            SPOKEN: list(self._held_out_answers()),
+        }
+        shuffled = random.Random(0)
+        picked = {name: shuffled.sample(rows, min(limit, len(rows))) for name, rows in found.items() if rows}
+        return {name: [self.example([each]) for each in rows] for name, rows in picked.items()}
+
+    def _held_out_answers(self) -> Iterator[Exchange]:
+        speech = self.media[Modality.SPEECH]
+        spoken = {row["text"]: codes for row, codes in (*speech.train, *speech.test)}
+        for question, answer, _ in qa_pairs():
+            if held_out(question) and question in spoken and answer in spoken:
+                yield self._answer(question, spoken[question], answer, spoken[answer])
+
+    def _exchanges(self) -> list[Exchange]:
+        direction = self.rng.choices(self.directions, self._weights)[0]
+        if direction == "text->image":
+            return self._drawing()
+        if direction == "image->text":
+            return [self._see(*self.rng.choice(self.media[Modality.IMAGE].train))]
+        if direction == "text->speech":
+            return [self._speaking()]
+        if direction == "speech->text":
+            return [self._write(*self.rng.choice(self.media[Modality.SPEECH].train))]
+        if direction == "text->music":
+            return [self._play(*self.rng.choice(self.media[Modality.MUSIC].train))]
+        if direction == "music->text":
+            return [self._listen(*self.rng.choice(self.media[Modality.MUSIC].train))]
+        if direction == SPOKEN:
+            question, answer, _ = self.rng.choice(self._spoken)
+            said = self.rng.choice(self._read[question]), self.rng.choice(self._read[answer])
+            return [self._answer(question, said[0], answer, said[1])]
+        return [self._talk()]
+
+    def _drawing(self) -> list[Exchange]:
+        row, codes = self.rng.choice(self.media[Modality.IMAGE].train)
+        first = self._draw(row, codes)
+        chance = self.rng.random()
+        others = [other for other in self._drawn[row["concept"]] if other[0]["style"] != row["style"]]
+        if chance < 0.12 and others:
+            other, again = self.rng.choice(others)
+            asked = self.rng.choice(texts.RESTYLE).format(style=other["style"])
+            return [first, _exchange([_text(asked)], [self._part(Modality.IMAGE, again)], "text->image")]
+        if chance < 0.2:
+            asked = self.rng.choice(texts.WHAT_DID_YOU_DRAW)
+            return [first, _exchange([_text(asked)], [_text(row["phrase"])], "image->text")]
+        return [first]
+
+    def _draw(self, row: Row, codes: Codes, phrasing: int | None = None, caption: int | None = None) -> Exchange:
+        words = row["captions"][caption] if caption is not None else self.rng.choice(row["captions"])
+        asked = self._phrased(texts.DRAW, phrasing).format(x=words)
+        return _exchange([_text(asked)], [self._part(Modality.IMAGE, codes)], "text->image")
+
+    def _see(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
+        asked = self._phrased(texts.DESCRIBE, phrasing)
+        styled = asked.lower().startswith("describe") and phrasing is None
+        words = row["captions"][1] if styled else row["phrase"]
+        return _exchange([self._part(Modality.IMAGE, codes), _text(asked)], [_text(words)], "image->text")
+
+    def _speaking(self) -> Exchange:
+        if self._voiced and self.rng.random() < 0.15:
+            question, answer, _ = self.rng.choice(self._voiced)
+            asked = self.rng.choice(texts.ANSWER_ALOUD).format(x=question)
+            spoken = self._part(Modality.SPEECH, self.rng.choice(self._read[answer]))
+            return _exchange([_text(asked)], [_text(answer), spoken], "text->speech")
+        return self._speak(*self.rng.choice(self.media[Modality.SPEECH].train))
+
+    def _speak(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
+        asked = self._phrased(texts.SPEAK, phrasing).format(x=row["text"])
+        return _exchange([_text(asked)], [self._part(Modality.SPEECH, codes)], "text->speech")
+
+    def _write(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
+        asked = self._phrased(texts.TRANSCRIBE, phrasing)
+        return _exchange([self._part(Modality.SPEECH, codes), _text(asked)], [_text(row["text"])], "speech->text")
+
+    def _play(self, row: Row, codes: Codes, phrasing: int | None = None, caption: int | None = None) -> Exchange:
+        words = row["captions"][caption] if caption is not None else self.rng.choice(row["captions"])
+        asked = self._phrased(texts.PLAY, phrasing).format(x=words)
+        longest = self.rng.choice((300, 300, 10_000)) if phrasing is None else 10_000
+        return _exchange([_text(asked)], [self._part(Modality.MUSIC, codes)], "text->music", longest)
+
+    def _listen(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
+        asked = self._phrased(texts.LISTEN, phrasing)
+        if phrasing is None:
+            frames = self.rng.randint(codes.shape[1] // 4, codes.shape[1])
+            start = self.rng.randint(0, codes.shape[1] - frames)
+            codes = codes[:, start : start + frames]
+        return _exchange([self._part(Modality.MUSIC, codes), _text(asked)], [_text(row["captions"][0])], "music->text")
+
+    def _answer(self, question: str, asked: Codes, answer: str, said: Codes) -> Exchange:
+        heard = Part(Modality.TEXT, question, kind="transcript")
+        reply = [heard, _text(answer), self._part(Modality.SPEECH, said)]
+        return _exchange([self._part(Modality.SPEECH, asked)], reply, SPOKEN)
+
+    def _talk(self) -> Exchange:
+        chance = self.rng.random()
+        images = self.media[Modality.IMAGE].train
+        if chance < 0.2:
+            question, answer = self.rng.choice(texts.GREETINGS)
+        elif chance < 0.45 and images:
+            row, _ = self.rng.choice(images)
+            question = self.rng.choice(texts.ABOUT).format(x=row["phrase"])
+            answer = texts.about(row)
+        else:
+            question, answer = self.rng.choice(self._typed)
+            question = self.rng.choice(list(texts.loosened(question)))
+        return _exchange([_text(question)], [_text(answer)], TALK)
+
+    def _phrased(self, phrasings: Sequence[str], number: int | None) -> str:
+        """A phrasing by number, or one drawn at random, the first (the documented one) three times as often."""
+        if number is not None:
+            return phrasings[number]
+        return self.rng.choice((*phrasings, phrasings[0], phrasings[0]))
+
+    def _part(self, modality: Modality, codes: Codes) -> Part:
+        return Part(modality, span=self.vocabulary.to_span(modality, codes))
+
+
+def noisy(ids: NDArray[np.int64], vocabulary: Vocabulary, share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """`ids` with a `share` of the codes replaced by others of their codebook, so that no single code is trusted."""
+    noised = ids.copy()
+    for table in vocabulary.ranges.values():
+        hit = (ids >= table.start) & (ids < table.stop) & (rng.random(ids.shape) < share)
+        book = (ids[hit] - table.start) // table.cardinality
+        noised[hit] = table.start + book * table.cardinality + rng.integers(0, table.cardinality, int(hit.sum()))
+    return noised
+
+
+def _text(words: str) -> Part:
+    return Part(Modality.TEXT, words)
+
+
+def _exchange(request: Sequence[Part], reply: Sequence[Part], direction: str, longest: int = 10_000) -> Exchange:
+    return Exchange(tuple(request), tuple(reply), direction, longest)
+
+
+def _messages(exchange: Exchange) -> tuple[Message, Message]:
+    return Message("user", exchange.request), Message("assistant", exchange.reply)

@@ -1,0 +1,220 @@
+"""The language model's recipe: its network is transformers' Llama, its chats hold nothing that is held out, it resumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anyloom.anygpt_model.grammar import parse
+from anyloom.anygpt_model.training import language_texts as texts
+from anyloom.anygpt_model.training.language_data import SHARES, Chats, Exchange, noisy
+from anyloom.anygpt_model.training.language_network import Shape, TrainingLlama
+from anyloom.anygpt_model.training.language_tokenizer import added_tokens, train_pieces, write_tokenizer
+from anyloom.anygpt_model.training.language_trainer import LanguageTrainer, Plan, batched, rate, replace_folder
+from anyloom.anygpt_model.training.sentences import utterances
+from anyloom.anygpt_model.values import Modality
+from anyloom.anygpt_model.vocabulary import Vocabulary
+
+CODES = {Modality.IMAGE: 64, Modality.SPEECH: 32, Modality.MUSIC: 4 * 16}
+TRAINED, HELD_OUT = slice(0, 1), slice(1, 2)
+
+
+def picture(concept: str, style: str, split: str) -> dict[str, object]:
+    phrase = f"a {concept}"
+    said = [phrase, f"a {style} picture of {phrase}"]
+    kind = {"subgroup": "food-fruit", "tags": ["round", "sweet"], "label": concept}
+    return {"concept": concept, "style": style, "phrase": phrase, "captions": said, "split": split, **kind}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder as the codecs' trainers leave it. Codes tell the split: even in training, odd in what is held out."""
+    root = tmp_path_factory.mktemp("work")
+    pictures = [picture(f"{c}ball", s, "train" if c != "q" else "pair") for c in "abcq" for s in ("flat", "3D")]
+    tunes = [
+        {"captions": [f"a {p} jig", f"a {p} tune"], "split": s} for p in ("slow", "fast") for s in ("train", "test")
+    ]
+    speech = [{"text": u.text, "voice": "v", "split": u.split, "group": u.group} for u in utterances()]
+    rng = np.random.default_rng(0)
+    for modality, rows, shape in (("image", pictures, (32,)), ("music", tunes, (4, 20)), ("speech", speech, (12,))):
+        folder = root / modality
+        folder.mkdir()
+        odd = np.array([row["split"] != "train" for row in rows], int).reshape(-1, *[1] * len(shape))
+        codes = 2 * rng.integers(0, 8, (len(rows), *shape)) + odd
+        arrays = {"codes": codes}
+        if modality == "speech":
+            arrays = {"codes": codes.reshape(1, -1), "lengths": np.full(len(rows), 12)}
+        np.savez(folder / "tokens.npz", **arrays)
+        (folder / "tokens.json").write_text(json.dumps(rows))
+        (folder / ("clips.json" if modality == "music" else "images.json")).write_text(json.dumps(rows))
+    lines = list(texts.corpus(pictures, tunes))
+    write_tokenizer(root / "language" / "tokenizer", train_pieces(lines, 700), CODES)
+    return root
+
+
+@pytest.fixture
+def chats(work: Path) -> Chats:
+    return Chats(work, Vocabulary.from_folder(work / "language" / "tokenizer"), seed=1)
+
+
+def test_the_network_computes_what_transformers_computes() -> None:
+    from transformers import LlamaForCausalLM
+
+    shape = Shape(200, 64, 96, 3, 4)
+    ours = TrainingLlama(shape, dtype=torch.float32)
+    for parameter in ours.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    theirs = LlamaForCausalLM(shape.config())
+    assert theirs.load_state_dict(ours.state_dict(), strict=False).missing_keys == ["lm_head.weight"]
+    ids = torch.randint(0, 200, (2, 17))
+    targets = torch.full_like(ids, -1)
+    targets[:, 3:-1] = ids[:, 4:]
+    logits = theirs(ids).logits[:, 3:-1].flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(logits, ids[:, 4:].flatten(), reduction="none")
+    torch.testing.assert_close(ours.losses(ids, targets), expected, atol=2e-5, rtol=1e-5)
+
+
+def test_added_tokens_stand_in_the_published_order() -> None:
+    names = list(added_tokens(32000, {Modality.IMAGE: 8192, Modality.SPEECH: 1024, Modality.MUSIC: 8192}).items())
+    assert names[:4] == [("[Human]", 32000), ("[MMGPT]", 32001), ("<eoh>", 32002), ("<eos>", 32003)]
+    assert dict(names)["<soim>"] == 40196
+    assert dict(names)["<eomu>"] == 49417
+    assert [name for name, _ in names[-4:]] == ["<eom>", "[AnyGPT]", "<-Res->", "<-Ins->"]
+
+
+def test_the_tokenizer_has_llamas_settings(chats: Chats) -> None:
+    vocabulary = chats.vocabulary
+    assert [vocabulary.string(token) for token in (0, 1, 2, 3)] == ["<unk>", "<s>", "</s>", "<0x00>"]
+    assert vocabulary.decode(vocabulary.encode(" two  blanks, 123 ≠ é")) == " two  blanks, 123 ≠ é"
+    assert all(len(vocabulary.string(token).strip("▁")) <= 1 for token in vocabulary.encode("98765"))
+
+
+def replies(chats: Chats, count: int) -> Iterator[tuple[str, list[int]]]:
+    for example in chats.draw(count):
+        yield example.direction, [int(t) for t, counted in zip(example.ids, example.counted, strict=True) if counted]
+
+
+def test_every_direction_is_drawn_and_every_reply_is_legal(chats: Chats) -> None:
+    drawn = set()
+    stop = chats.vocabulary.id("<eos>")
+    for direction, learned in replies(chats, 400):
+        drawn.add(direction)
+        while stop in learned:
+            cut = learned.index(stop) + 1
+            assert parse(learned[:cut], chats.vocabulary)
+            learned = learned[cut:]
+        assert direction == "text->music" or not learned, "only long music may be cut before its end"
+    assert drawn == set(SHARES)
+
+
+def test_nothing_held_out_is_learned_or_shown(chats: Chats) -> None:
+    vocabulary = chats.vocabulary
+    for example in chats.draw(400):
+        for modality, table in vocabulary.ranges.items():
+            codes = [int(token) - table.start for token in example.ids if int(token) in table]
+            assert all(code % 2 == 0 for code in codes), f"a held-out {modality} code is in {example.direction}"
+    for direction, examples in chats.held_out(5).items():
+        assert examples, direction
+
+
+def test_a_spoken_question_is_answered_as_a_chain(chats: Chats) -> None:
+    (example,) = chats.held_out(1)["speech->speech"]
+    learned = [int(t) for t, counted in zip(example.ids, example.counted, strict=True) if counted]
+    parts = parse(learned, chats.vocabulary)
+    assert [(part.kind, part.modality.value) for part in parts] == [
+        ("transcript", "text"),
+        ("content", "text"),
+        ("content", "speech"),
+    ]
+
+
+def test_new_codes_are_taken_in(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "image").mkdir()
+    vocabulary = Vocabulary.from_folder(work / "language" / "tokenizer")
+    chats = Chats(tmp_path, vocabulary, seed=0)
+    assert chats.directions == ["text->text"]
+    for name in ("tokens.npz", "tokens.json"):
+        (tmp_path / "image" / name).write_bytes((work / "image" / name).read_bytes())
+    assert chats.refresh()
+    assert set(chats.directions) == {"text->image", "image->text", "text->text"}
+    assert not chats.refresh()
+
+
+def test_noise_stays_within_its_codebook(chats: Chats) -> None:
+    vocabulary = chats.vocabulary
+    (example,) = chats.held_out(1)["music->text"]
+    ids = example.ids.astype(np.int64)[None]
+    noised = noisy(ids, vocabulary, 1.0, np.random.default_rng(0))
+    table = vocabulary.range(Modality.MUSIC)
+    media = (ids >= table.start) & (ids < table.stop)
+    assert np.array_equal(noised[~media], ids[~media])
+    assert (noised[media] != ids[media]).mean() > 0.5
+    assert np.array_equal((noised[media] - table.start) // 16, (ids[media] - table.start) // 16)
+
+
+def test_batches_waste_little_and_keep_all(chats: Chats) -> None:
+    examples = list(chats.draw(120))
+    batches = list(batched(examples, 2048))
+    assert sum(map(len, batches)) == 120
+    padded = sum(len(batch) * max(len(example.ids) for example in batch) for batch in batches)
+    assert padded < 1.15 * sum(len(example.ids) for example in examples)
+
+
+def test_the_rate_warms_up_and_decays() -> None:
+    plan = Plan(warm_up=10)
+    assert rate(0.0, 0, plan) == pytest.approx(0.1)
+    assert rate(0.2, 50, plan) == 1.0
+    assert rate(1.0, 50, plan) == pytest.approx(plan.last_share)
+
+
+@pytest.mark.slow
+def test_training_learns_resumes_and_writes_a_model_that_opens(work: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    plan = Plan(hidden=64, layers=2, batch_ids=1024, warm_up=3, judged=2)
+    first = LanguageTrainer(work, seed=0, plan=plan)
+    before = first.judge()
+    first.fit(0.08)
+    assert first.step > 0
+    again = LanguageTrainer(work, seed=0, plan=plan)
+    assert again.step == first.step
+    assert sum(again.judge().values()) < sum(before.values())
+    folder = work / "language" / "llm"
+    model = LlamaForCausalLM.from_pretrained(folder)
+    assert model.config.vocab_size == Vocabulary.from_folder(folder).size
+    kept = first.best_state["model.embed_tokens.weight"]
+    torch.testing.assert_close(model.lm_head.weight.float(), kept, atol=1e-3, rtol=1e-3)
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    for name, content in (("old", "1"), ("new", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(content)
+    replace_folder(tmp_path / "new", tmp_path / "old")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert (tmp_path / "old" / "file").read_text() == "2"
+
+
+def test_phrasings_begin_with_a_fixed_question() -> None:
+    """The first phrasing is what evaluation asks: changing it makes published numbers incomparable."""
+    firsts = {f"{a.value}->{b.value}": phrasings[0] for (a, b), phrasings in texts.PHRASINGS.items()}
+    assert firsts == {
+        "text->image": "draw {x}",
+        "image->text": "Please provide an accurate and concisedescription of the given image.",
+        "text->speech": "say: {x}",
+        "speech->text": "transcribe",
+        "text->music": "play {x}",
+        "music->text": "What do you hear?",
+    }
+
+
+def test_an_exchange_may_be_cut(chats: Chats) -> None:
+    whole = chats._play(*chats.media[Modality.MUSIC].train[0], 0, 0)
+    cut = Exchange(whole.request, whole.reply, whole.direction, longest=60)
+    assert len(chats.example([cut]).ids) == 60
