@@ -151,9 +151,18 @@ def _phonemizer(language: str) -> Any:
 
 
 def pending(work: Path) -> list[Reading]:
-    """What of the plan nobody has read yet."""
-    spoken = {(reading.text, reading.voice) for reading, _ in read_shards(work)}
-    return [reading for reading in plan() if (reading.text, reading.voice) not in spoken]
+    """What of the plan nobody has read yet; texts that nobody reads come first, and of them questions and answers."""
+    done = [reading for reading, _ in read_shards(work)]
+    spoken, heard = {(reading.text, reading.voice) for reading in done}, {reading.text for reading in done}
+    left = {(reading.text, reading.voice): reading for reading in plan()}
+    first = {reading.text: key for key, reading in reversed(left.items()) if reading.text not in heard}
+
+    def urgency(reading: Reading) -> int:
+        if first.get(reading.text) != (reading.text, reading.voice):
+            return 2
+        return 0 if reading.group.startswith(("question", "answer")) else 1
+
+    return sorted((reading for key, reading in left.items() if key not in spoken), key=urgency)
 
 
 def synthesise(work: Path, minutes: float, worker: int = 0, workers: int = 1) -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 CODEC = FrameCodecConfig()
 CROP_FRAMES = 50
-BATCH = 16
+BATCH = 8
 LOOK_AGAIN_S = 60.0
 TEACHER_WINDOW = 1480
 """Frames that the teacher hears at once: a little less than its 30 seconds."""
