@@ -146,7 +146,7 @@ class Engine:
             return SpeechCodec.from_folder(self.folder, device=device)
         from .codecs.music import MusicCodec
 
-        return MusicCodec.from_folder(self.folder, device=device)
+        return MusicCodec.from_folder(self.folder / "encodec", device=device)
 
 
 def load_engine(
