@@ -17,6 +17,7 @@ from .. import __version__
 from ..anygpt_model.errors import AnyloomError
 
 COMMANDS = {
+    "demo": ("demo:demo", "The whole once: a picture, a spoken answer and music; stored, dropped, replayed."),
     "say": ("say:say", "One turn: text, pictures and sounds in, any modality out."),
     "chat": ("chat:chat", "A conversation in the terminal."),
     "convert": ("convert:convert", "Convert a folder, glob, CSV or JSONL into a modality."),
