@@ -6,44 +6,37 @@ held out (pairs, concepts, sentences, voices, tunes) is never put into a trainin
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..dialogue import Message, format_example
-from ..modalities import spec
 from ..values import Modality, Part
 from ..vocabulary import Vocabulary
 from . import language_texts as texts
+from .language_media import Codes, Media, Row, read_media
 from .sentences import held_out, qa_pairs, train_pairs
-
-Codes = NDArray[np.int64]
-Row = dict[str, Any]
 
 TALK = "text->text"
 SPOKEN = "speech->speech"
 SHARES = {
-    "text->image": 0.22,
-    "image->text": 0.13,
-    "text->speech": 0.20,
-    "speech->text": 0.12,
-    "text->music": 0.12,
+    "text->image": 0.26,
+    "image->text": 0.14,
+    "text->speech": 0.16,
+    "speech->text": 0.10,
+    "text->music": 0.14,
     "music->text": 0.07,
-    SPOKEN: 0.10,
+    SPOKEN: 0.09,
     TALK: 0.04,
 }
 """How the ids seen in training are shared out among what is there."""
 LENGTHS = {"text->image": 80, "image->text": 85, "text->speech": 190, "speech->text": 200, "text->music": 400}
 LENGTHS |= {"music->text": 330, SPOKEN: 330, TALK: 55}
 """Ids of a usual chat of each direction: what turns shares of ids into shares of chats."""
-ROWS = {Modality.MUSIC: "clips.json"}
-"""Where a modality's rows stand, if not in tokens.json (which is always written last)."""
 CHAT_IDS = 640
 """No chat of several exchanges is longer."""
 
@@ -65,35 +58,6 @@ class Example:
     ids: NDArray[np.int32]
     counted: NDArray[np.bool_]
     direction: str
-
-
-@dataclass
-class Media:
-    """The rows of one modality and their codes [codebooks, frames], by split."""
-
-    train: list[tuple[Row, Codes]] = field(default_factory=list)
-    test: list[tuple[Row, Codes]] = field(default_factory=list)
-
-
-def read_media(work: Path, modality: Modality) -> Media:
-    """What a codec's trainer has written: `work`/<modality>/tokens.npz and tokens.json; empty if it has not."""
-    folder = work / modality.value
-    if not (folder / "tokens.npz").exists() or not (folder / "tokens.json").exists():
-        return Media()
-    rows: list[Row] = json.loads((folder / ROWS.get(modality, "tokens.json")).read_text("utf-8"))
-    with np.load(folder / "tokens.npz", allow_pickle=False) as opened:
-        arrays = dict(opened)
-    codes = arrays["codes"]
-    if "lengths" in arrays:
-        pieces = np.split(codes, np.cumsum(arrays["lengths"])[:-1], axis=-1)
-    else:
-        pieces = list(codes)
-    books = spec(modality).codebooks
-    media = Media()
-    for row, piece in zip(rows, pieces, strict=True):
-        kept = media.train if row["split"] == "train" else media.test
-        kept.append((row, np.atleast_2d(piece)[:books].astype(np.int64)))
-    return media
 
 
 class Chats:
@@ -125,8 +89,10 @@ class Chats:
         for row, codes in self.media[Modality.IMAGE].train:
             self._drawn.setdefault(row["concept"], []).append((row, codes))
         self._read: dict[str, list[Codes]] = {}
+        self._voices: dict[tuple[str, float], list[tuple[Row, Codes]]] = {}
         for row, codes in self.media[Modality.SPEECH].train:
             self._read.setdefault(row["text"], []).append(codes)
+            self._voices.setdefault((row["voice"], row["speed"]), []).append((row, codes))
         pairs = train_pairs()
         self._spoken = [pair for pair in pairs if pair[0] in self._read and pair[1] in self._read]
         self._voiced = [pair for pair in pairs if pair[1] in self._read]
@@ -193,7 +159,7 @@ class Chats:
         if direction == "text->speech":
             return [self._speaking()]
         if direction == "speech->text":
-            return [self._write(*self.rng.choice(self.media[Modality.SPEECH].train))]
+            return [self._write(*self._reading())]
         if direction == "text->music":
             return [self._play(*self.rng.choice(self.media[Modality.MUSIC].train))]
         if direction == "music->text":
@@ -235,7 +201,15 @@ class Chats:
             asked = self.rng.choice(texts.ANSWER_ALOUD).format(x=question)
             spoken = self._part(Modality.SPEECH, self.rng.choice(self._read[answer]))
             return _exchange([_text(asked)], [_text(answer), spoken], "text->speech")
-        return self._speak(*self.rng.choice(self.media[Modality.SPEECH].train))
+        return self._speak(*self._reading())
+
+    def _reading(self) -> tuple[Row, Codes]:
+        """A reading, or two of the same voice and speed after one another: words must be found wherever they stand."""
+        row, codes = self.rng.choice(self.media[Modality.SPEECH].train)
+        if self.rng.random() > 0.2:
+            return row, codes
+        second, more = self.rng.choice(self._voices[row["voice"], row["speed"]])
+        return {**row, "text": f"{row['text']} {second['text']}"}, np.concatenate([codes, more], axis=1)
 
     def _speak(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
         asked = self._phrased(texts.SPEAK, phrasing).format(x=row["text"])
@@ -286,16 +260,6 @@ class Chats:
 
     def _part(self, modality: Modality, codes: Codes) -> Part:
         return Part(modality, span=self.vocabulary.to_span(modality, codes))
-
-
-def noisy(ids: NDArray[np.int64], vocabulary: Vocabulary, share: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`ids` with a `share` of the codes replaced by others of their codebook, so that no single code is trusted."""
-    noised = ids.copy()
-    for table in vocabulary.ranges.values():
-        hit = (ids >= table.start) & (ids < table.stop) & (rng.random(ids.shape) < share)
-        book = (ids[hit] - table.start) // table.cardinality
-        noised[hit] = table.start + book * table.cardinality + rng.integers(0, table.cardinality, int(hit.sum()))
-    return noised
 
 
 def _text(words: str) -> Part:

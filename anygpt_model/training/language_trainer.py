@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from ..values import Modality
 from ..vocabulary import Vocabulary
-from .language_data import Chats, Example, noisy
+from .language_data import Chats, Example
+from .language_media import noisy
 from .language_network import Shape, TrainingLlama
 from .language_texts import corpus
 from .language_tokenizer import train_pieces, write_tokenizer
@@ -44,12 +45,12 @@ class Plan:
     hidden: int = 256
     layers: int = 6
     dropout: float = 0.05
-    noise: float = 0.05
+    noise: float = 0.08
     batch_ids: int = 4096
     matrix_rate: float = 2.5e-3
     other_rate: float = 2e-3
     warm_up: int = 60
-    decay_from: float = 0.3
+    decay_from: float = 0.45
     last_share: float = 0.04
     judge_s: float = 240.0
     export_s: float = 480.0

@@ -12,7 +12,8 @@ import torch
 
 from anyloom.anygpt_model.grammar import parse
 from anyloom.anygpt_model.training import language_texts as texts
-from anyloom.anygpt_model.training.language_data import SHARES, Chats, Exchange, noisy
+from anyloom.anygpt_model.training.language_data import SHARES, Chats, Exchange
+from anyloom.anygpt_model.training.language_media import noisy
 from anyloom.anygpt_model.training.language_network import Shape, TrainingLlama
 from anyloom.anygpt_model.training.language_tokenizer import added_tokens, train_pieces, write_tokenizer
 from anyloom.anygpt_model.training.language_trainer import LanguageTrainer, Plan, batched, rate, replace_folder
@@ -37,7 +38,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("work")
     pictures = [picture(f"{c}ball", s, "train" if c != "q" else "pair") for c in "abcq" for s in ("flat", "3D")]
     tunes = [{"captions": ["a jig", f"a {pace} jig"], "split": split} for pace in ("slow", "fast") for split in SPLITS]
-    speech = [{"text": u.text, "voice": "v", "split": u.split, "group": u.group} for u in utterances()]
+    speech = [{"text": u.text, "voice": "v", "speed": 1.0, "split": u.split, "group": u.group} for u in utterances()]
     rng = np.random.default_rng(0)
     for modality, rows, shape in (("image", pictures, (32,)), ("music", tunes, (4, 20)), ("speech", speech, (12,))):
         folder = root / modality
