@@ -75,7 +75,6 @@ class SpeechBatches:
 
     def __init__(self, work: Path, seed: int) -> None:
         self._work, self._rng = work, np.random.default_rng(seed)
-        self._teacher = Teacher(work / "downloads")
         self._known: set[tuple[str, str]] = set()
         self._waves: list[Samples] = []
         self._features: list[NDArray[np.float16]] = []
@@ -97,15 +96,16 @@ class SpeechBatches:
         ]
         if not fresh:
             return
-        varied = [self._varied(samples.astype(np.float32) / 32768) for _, samples in fresh for _ in range(2)]
         self._known |= {(reading.text, reading.voice) for reading, _ in fresh}
-        self._waves += varied
-        self._features += self._teacher.features(varied)
+        taught = taught_features(self._work)
+        for reading, samples in fresh:
+            features = taught[reading_key(reading)]
+            for _ in range(2):
+                speed = float(self._rng.choice(SPEEDS))
+                self._waves.append(whole(played(samples.astype(np.float32) / 32768, speed)))
+                self._features.append(stretched(features, len(self._waves[-1]) // FRAME))
         minutes = sum(map(len, self._waves)) / SAMPLE_RATE / 60
         log.info("%d sounds to train on, %.1f minutes with their variants", len(self._waves), minutes)
-
-    def _varied(self, wave: Samples) -> Samples:
-        return whole(played(wave, float(self._rng.choice(SPEEDS))))
 
     def _crop(self, index: int) -> tuple[Samples, Samples]:
         wave, features = self._waves[index], self._features[index].astype(np.float32)
@@ -117,6 +117,36 @@ class SpeechBatches:
         gain = 10 ** (self._rng.uniform(-8, 3) / 20)
         cut = np.clip(np.pad(cut, (0, short * FRAME)) * gain, -1, 1).astype(np.float32)
         return cut, np.pad(heard, ((0, short), (0, 0)))
+
+
+def reading_key(reading: Reading) -> str:
+    """One name for who reads what."""
+    return f"{reading.voice}|{reading.text}"
+
+
+def taught_features(work: Path) -> dict[str, NDArray[np.float16]]:
+    """What the teacher hears in every trained reading, by `reading_key`; new ones are heard and kept beside the old."""
+    kept = work / "speech" / "features.npz"
+    taught: dict[str, NDArray[np.float16]] = dict(np.load(kept)) if kept.exists() else {}
+    fresh = {
+        reading_key(reading): samples.astype(np.float32) / 32768
+        for reading, samples in read_shards(work)
+        if reading.split == "train" and reading_key(reading) not in taught
+    }
+    if fresh:
+        heard = Teacher(work / "downloads").features(list(fresh.values()))
+        taught |= dict(zip(fresh, heard, strict=True))
+        part = kept.with_suffix(".part")
+        with part.open("wb") as out:
+            np.savez(out, **taught)
+        part.rename(kept)
+    return taught
+
+
+def stretched(features: NDArray[np.float16], frames: int) -> NDArray[np.float16]:
+    """`features` [n, width] at `frames` moments evenly spread: what was heard, in a sound played at another speed."""
+    where = np.minimum((np.arange(frames) + 0.5) * len(features) / frames, len(features) - 1)
+    return features[where.astype(np.int64)]
 
 
 def played(wave: Samples, speed: float) -> Samples:
