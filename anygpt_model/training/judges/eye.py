@@ -1,6 +1,6 @@
-"""The eye: EfficientNet-Lite0 (trained on ImageNet) says which picture of a gallery a picture resembles most.
+"""The eye: EfficientNet-Lite0 (trained on ImageNet) says which things of a gallery a picture resembles most.
 
-A picture of a concept is looked up among real pictures of many concepts drawn in another style, so pixels don't help.
+A picture of a thing is looked up among real pictures of many things drawn in other styles, so that pixels don't help.
 """
 
 from __future__ import annotations
@@ -45,20 +45,23 @@ class Eye:
         return np.concatenate(made)
 
 
-def ranks(looked_up: Features, gallery: Features, truth: Sequence[int]) -> list[int]:
-    """For each row of `looked_up` how many gallery rows resemble it more than row `truth` (0: found first).
+def directions(features: Features, middle: Features | None = None) -> Features:
+    """`features` [n, d] less `middle` (their own mean if None), each brought to length 1.
 
-    Each side is centred on its own mean first: what a style has in common says nothing about the concept.
+    What the pictures of one style have in common says nothing about what they show, so each style has its own middle.
     """
-    likeness = _direction(looked_up) @ _direction(gallery).T
-    right = likeness[np.arange(len(truth)), list(truth)]
-    return [int(count) for count in (likeness > right[:, None]).sum(1)]
-
-
-def _direction(features: Features) -> Features:
-    centred = features - features.mean(0)
+    centred = features - (features.mean(0) if middle is None else middle)
     directed: Features = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
     return directed
+
+
+def ranks(looked_up: Features, galleries: Sequence[Features], truth: Sequence[int]) -> list[int]:
+    """For each row of `looked_up` how many rows of its gallery resemble it more than row `truth` (0: found first)."""
+    found = []
+    for row, gallery, right in zip(looked_up, galleries, truth, strict=True):
+        likeness = gallery @ row
+        found.append(int((likeness > likeness[right]).sum()))
+    return found
 
 
 def _sized(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

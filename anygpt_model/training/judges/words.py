@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .bounds import Score, ratio, share
 
-NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 SPELLINGS = {str(number): word for number, word in enumerate(NUMBERS)} | {
     "colour": "color",
     "grey": "gray",

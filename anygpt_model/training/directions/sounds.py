@@ -1,0 +1,160 @@
+"""Speaking, listening, answering aloud: held-out sentences and questions, judged by Whisper's transcript."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...values import Modality
+from .. import sentences, speech_data
+from ..judges import whisper
+from ..judges.bounds import Score
+from ..judges.words import same_words, word_errors
+from .direction import Case, Made, Measure, Prompt, RoundTrip, asked, frozen_order, samples
+
+Sound = NDArray[np.float32]
+
+
+class SpokenWorld:
+    """What was read aloud so far, by text and voice, and one ear for all; shared by the three directions."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+        self.rate = speech_data.SAMPLE_RATE
+        self.recordings: dict[str, dict[str, NDArray[np.int16]]] = {}
+        for reading, sound in speech_data.read_shards(work):
+            self.recordings.setdefault(reading.text, {})[reading.voice] = sound
+
+    @cached_property
+    def ear(self) -> whisper.Ear:
+        """Whisper base; what it heard once is kept beside the data."""
+        return whisper.Ear(self._work / "downloads", memory=self._work / "judged/whisper.json")
+
+    def held_out(self) -> list[str]:
+        """The held-out texts that were read aloud, in frozen order."""
+        texts = [utterance.text for utterance in sentences.utterances() if utterance.split == "test"]
+        return frozen_order([text for text in texts if text in self.recordings])
+
+    def voice(self, text: str, unseen: bool = False) -> str:
+        """Who reads `text`: a voice of training, or the held-out one. KeyError if nobody did."""
+        voices = sorted(self.recordings[text], key=lambda name: (name == speech_data.TEST_VOICE) != unseen)
+        if (voices[0] == speech_data.TEST_VOICE) != unseen:
+            raise KeyError(text)
+        return voices[0]
+
+    def sound(self, text: str, voice: str) -> Sound:
+        """float32 [samples] of a recording."""
+        return self.recordings[text][voice].astype(np.float32) / 32768
+
+    def heard(self, sounds: Sequence[Made]) -> list[str]:
+        """What the ear hears in made sounds."""
+        return self.ear.transcripts([samples(sound, self.rate, whisper.SAMPLE_RATE) for sound in sounds])
+
+
+class TextToSpeech:
+    """A held-out sentence is to be spoken; Whisper writes down what it hears."""
+
+    name = "text → speech"
+    measures = (Measure("word errors", whisper.NAME, lower=True), Measure("whole sentences", whisper.NAME))
+
+    def __init__(self, world: SpokenWorld) -> None:
+        self._world = world
+
+    def cases(self, limit: int) -> list[Case]:
+        """Held-out sentences."""
+        found = []
+        for text in _read_by(self._world, unseen=False)[:limit]:
+            prompt = Prompt(Modality.SPEECH, asked(Modality.TEXT, Modality.SPEECH, text))
+            found.append(Case(text, prompt, {"text": text, "voice": self._world.voice(text)}))
+        return found
+
+    def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
+        """Word error rate, and the share of sentences heard without error."""
+        expected, heard = [case.truth["text"] for case in cases], self._world.heard(made)
+        return [word_errors(expected, heard), same_words(expected, heard)]
+
+    def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
+        """The recordings."""
+        return _recordings(self._world, cases, through)
+
+
+class SpeechToText:
+    """A held-out sentence is played; the model writes it down. The ceiling is what Whisper writes of the same sound."""
+
+    def __init__(self, world: SpokenWorld, unseen: bool = False) -> None:
+        self._world, self._unseen = world, unseen
+        self.name = "speech → text, voice never heard" if unseen else "speech → text"
+        self.measures = (
+            Measure("word errors", "edit distance", lower=True),
+            Measure("whole sentences", "edit distance"),
+        )
+
+    def cases(self, limit: int) -> list[Case]:
+        """Held-out sentences, read by voices of training or by the held-out voice."""
+        found = []
+        for text in _read_by(self._world, self._unseen)[:limit]:
+            voice = self._world.voice(text, self._unseen)
+            ask = asked(Modality.SPEECH, Modality.TEXT)
+            prompt = Prompt(Modality.TEXT, ask, self._world.sound(text, voice), Modality.SPEECH)
+            found.append(Case(f"{text}|{voice}", prompt, {"text": text, "voice": voice}))
+        return found
+
+    def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
+        """Word error rate, and the share of sentences written without error."""
+        expected = [case.truth["text"] for case in cases]
+        written = [text if isinstance(text, str) else "" for text in made]
+        return [word_errors(expected, written), same_words(expected, written)]
+
+    def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
+        """Whisper's transcripts."""
+        return list(self._world.heard(_recordings(self._world, cases, through)))
+
+
+class SpokenAnswer:
+    """A held-out question is asked aloud; the spoken answer is heard by Whisper and compared with the right answer."""
+
+    name = "spoken question → spoken answer"
+    measures = (Measure("word errors", whisper.NAME, lower=True), Measure("whole answers", whisper.NAME))
+
+    def __init__(self, world: SpokenWorld) -> None:
+        self._world = world
+
+    def cases(self, limit: int) -> list[Case]:
+        """Held-out questions that were read aloud and whose answer was, too."""
+        recorded = set(_read_by(self._world, unseen=False))
+        pairs = {q: a for q, a, _ in sentences.test_pairs() if q in recorded and a in self._world.recordings}
+        found = []
+        for question in frozen_order(list(pairs))[:limit]:
+            voice, answer = self._world.voice(question), pairs[question]
+            sound = self._world.sound(question, voice)
+            prompt = Prompt(Modality.SPEECH, media=sound, modality=Modality.SPEECH)
+            spoken = min(self._world.recordings[answer])
+            found.append(Case(f"{question}|{voice}", prompt, {"text": answer, "voice": spoken, "question": question}))
+        return found
+
+    def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
+        """Word error rate against the right answer, and the share of answers that are right word for word."""
+        expected, heard = [case.truth["text"] for case in cases], self._world.heard(made)
+        return [word_errors(expected, heard), same_words(expected, heard)]
+
+    def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
+        """Recordings of the right answers."""
+        return _recordings(self._world, cases, through)
+
+
+def _read_by(world: SpokenWorld, unseen: bool) -> list[str]:
+    """The held-out texts that a voice of training (or the held-out voice) has read."""
+    return [
+        text
+        for text in world.held_out()
+        if any((voice == speech_data.TEST_VOICE) == unseen for voice in world.recordings[text])
+    ]
+
+
+def _recordings(world: SpokenWorld, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
+    sounds = [world.sound(case.truth["text"], case.truth["voice"]) for case in cases]
+    return [through(Modality.SPEECH, sound) if through else sound for sound in sounds]
