@@ -8,9 +8,9 @@ seconds become frames by the rates that it is given.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ Ranges = tuple[tuple[int, int], ...]
 Transcript = Literal["none", "open", "done"]
 _WIDE = 8
 """Ranges at least this wide are slices of the output layer; narrower ones are gathered column by column."""
+_REMEMBERED_RULES, _REMEMBERED_STATES = 64, 4096
 _PREAMBLE = 128
 """Text ids in a run while the demanded medium is still to come: a model that would rather stop must not ramble on."""
 
@@ -79,8 +80,7 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
     return tuple(merged)
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """Where a reply stands. open: the modality of the span that is open; count: its ids so far, or those of a text run.
 
     segments: of each modality, those begun. said: a text id was made outside the transcript. made: any id was made.
@@ -116,6 +116,7 @@ class Grammar:
         both = vocabulary.has(INSTRUCTION) and vocabulary.has(RESPONSE)
         self.instruction = vocabulary.id(INSTRUCTION) if both else None
         self.response = vocabulary.id(RESPONSE) if both else None
+        self._known: dict[tuple[Bounds, bool], Rules] = {}
         self.openings = {table.opening: modality for modality, table in vocabulary.ranges.items()}
 
     def begin(self, prompt: Sequence[int], bounds: Bounds, context_length: int) -> Automaton:
@@ -128,7 +129,7 @@ class Grammar:
             known = ", ".join([Modality.TEXT, *self.vocabulary.ranges])
             raise UnknownName(f"This checkpoint can't make {bounds.to}; ask for one of {known}.")
         room = min(bounds.max_tokens, context_length - len(prompt))
-        rules = Rules(self, bounds, may_transcribe=self._heard(prompt))
+        rules = self._rules(bounds, self._heard(prompt))
         state = self._after(prompt)
         least = rules.least(state)
         if least > room:
@@ -137,6 +138,15 @@ class Grammar:
                 f"{context_length} in all and max_tokens is {bounds.max_tokens}; shorten the one or raise the other."
             )
         return Automaton(rules, state, room)
+
+    def _rules(self, bounds: Bounds, heard: bool) -> Rules:
+        """Equal bounds share their rules, and so what was worked out under them."""
+        known = self._known.get((bounds, heard))
+        if known is None:
+            if len(self._known) >= _REMEMBERED_RULES:
+                self._known.clear()
+            known = self._known[bounds, heard] = Rules(self, bounds, heard)
+        return known
 
     def _heard(self, prompt: Sequence[int]) -> bool:
         table = self.vocabulary.ranges.get(Modality.SPEECH)
@@ -152,6 +162,15 @@ class Grammar:
         return State()
 
 
+class Options(NamedTuple):
+    """What may follow a state. steps: ranges, the state after, the fewest ids that still follow it. legal: all ranges
+    together. most: the largest of those fewest; with more room than that, every step fits."""
+
+    steps: tuple[tuple[Ranges, State, int], ...]
+    legal: Legal
+    most: int
+
+
 class Rules:
     """A grammar under one request's bounds: what may follow a state, and how many ids its shortest ending takes."""
 
@@ -162,6 +181,18 @@ class Rules:
         wanted = frozenset([Modality.TEXT]) if bounds.to == Modality.TEXT else bounds.modalities
         self.allowed = wanted if bounds.to is None else wanted | {bounds.to}
         self.longest = {modality: self._longest(modality) for modality in grammar.vocabulary.ranges}
+        self._options: dict[State, Options] = {}
+
+    def options(self, state: State) -> Options:
+        """What may follow `state` where nothing is short of room; remembered."""
+        known = self._options.get(state)
+        if known is None:
+            if len(self._options) >= _REMEMBERED_STATES:
+                self._options.clear()
+            steps = tuple((ranges, after, self.least(after)) for ranges, after in self.steps(state))
+            legal = _legal(state.open or Modality.TEXT, _merged(pair for ranges, _, _ in steps for pair in ranges))
+            known = self._options[state] = Options(steps, legal, max(least for _, _, least in steps) if steps else 0)
+        return known
 
     def _longest(self, modality: Modality) -> int | None:
         """The most ids that a span of `modality` may have; at least one frame."""
@@ -206,7 +237,7 @@ class Rules:
         if Modality.TEXT in self.allowed:
             if self.met(state) or self.bounds.to == Modality.TEXT or state.count < _PREAMBLE:
                 said = state.said or state.transcript != "open"
-                steps.append((self.grammar.text, replace(state, count=state.count + 1, said=said, made=True)))
+                steps.append((self.grammar.text, state._replace(count=state.count + 1, said=said, made=True)))
             steps += self._transcript(state)
         if state.transcript == "open":
             return steps
@@ -214,7 +245,7 @@ class Rules:
             if modality in self.allowed and state.begun(modality) < self.bounds.max_segments:
                 steps.append((((table.opening, table.opening + 1),), opened(state, modality)))
         if state.made and self.met(state):
-            steps.append((self.grammar.stops, replace(state, ended=True)))
+            steps.append((self.grammar.stops, state._replace(ended=True)))
         return steps
 
     def _within(self, state: State, modality: Modality) -> list[Step]:
@@ -224,10 +255,10 @@ class Rules:
         # A span that the prompt began may already be longer than the bounds: it closes at the next whole frame.
         if longest is None or state.count < longest or state.count % table.codebooks:
             codes = table.codebook(state.count)
-            steps.append((((codes.start, codes.stop),), replace(state, count=state.count + 1)))
+            steps.append((((codes.start, codes.stop),), state._replace(count=state.count + 1)))
         if state.count >= self.shortest(modality) and state.count % table.codebooks == 0:
             closing = ((table.closing, table.closing + 1),)
-            steps.append((closing, replace(state, open=None, count=0)))
+            steps.append((closing, state._replace(open=None, count=0)))
         return steps
 
     def _transcript(self, state: State) -> list[Step]:
@@ -235,16 +266,16 @@ class Rules:
         if ins is None or res is None or not self.may_transcribe:
             return []
         if state.transcript == "none" and not state.segments:
-            return [(((ins, ins + 1),), replace(state, count=0, transcript="open", said=False, made=True))]
+            return [(((ins, ins + 1),), state._replace(count=0, transcript="open", said=False, made=True))]
         if state.transcript == "open":
-            return [(((res, res + 1),), replace(state, count=0, transcript="done"))]
+            return [(((res, res + 1),), state._replace(count=0, transcript="done"))]
         return []
 
 
 def opened(state: State, modality: Modality) -> State:
     """The state after the opening marker of `modality`."""
     counts = {**dict(state.segments), modality: state.begun(modality) + 1}
-    return replace(state, open=modality, count=0, segments=tuple(sorted(counts.items())), made=True)
+    return state._replace(open=modality, count=0, segments=tuple(sorted(counts.items())), made=True)
 
 
 class Automaton:
@@ -254,7 +285,7 @@ class Automaton:
         self._rules = rules
         self.state = state
         self.room = room
-        self._fitting: list[Step] = []
+        self._fitting: tuple[tuple[Ranges, State, int], ...] = ()
         self._legal: Legal | None = None
         self._cut = False
         self._prepare()
@@ -277,21 +308,25 @@ class Automaton:
 
     def push(self, token: int) -> None:
         """Take the next id. Raises InputError for one that is not legal here."""
-        for ranges, state in self._fitting:
-            if any(start <= token < stop for start, stop in ranges):
-                self.state = state
-                self.room -= 1
-                if not state.ended:
+        for ranges, state, _ in self._fitting:
+            for start, stop in ranges:
+                if start <= token < stop:
+                    self.state = state
+                    self.room -= 1
                     self._prepare()
-                else:
-                    self._cut = self._cut and len(self._fitting) == 1
-                    self._legal = None
-                return
+                    return
         raise InputError(f"Id {token} can't come here; the grammar takes {self._legal}.")
 
     def _prepare(self) -> None:
-        steps = self._rules.steps(self.state)
-        self._fitting = [step for step in steps if self._rules.least(step[1]) < self.room]
-        self._cut = len(self._fitting) < len(steps)
-        modality = self.state.open or Modality.TEXT
-        self._legal = _legal(modality, _merged(pair for ranges, _ in self._fitting for pair in ranges))
+        if self.state.ended:
+            self._cut = self._cut and len(self._fitting) == 1
+            self._fitting, self._legal = (), None
+            return
+        options = self._rules.options(self.state)
+        self._cut = options.most >= self.room
+        if not self._cut:
+            self._fitting, self._legal = options.steps, options.legal
+            return
+        self._fitting = tuple(step for step in options.steps if step[2] < self.room)
+        ranges = _merged(pair for ranges, _, _ in self._fitting for pair in ranges)
+        self._legal = _legal(self.state.open or Modality.TEXT, ranges)
