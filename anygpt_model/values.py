@@ -29,8 +29,8 @@ Finish = Literal["end", "length", "cancelled"]
 class Media:
     """A picture or sound kept in the blob store, by reference.
 
-    hash: "sha256:<hex>" of the file's bytes. content: "sha256:<hex>" of the decoded pixels (uint8 RGB) or samples, so that
-    two encodings of the same picture compare equal. size: bytes. duration: seconds (sounds). width, height: pixels.
+    hash: "sha256:<hex>" of the file's bytes. content: "sha256:<hex>" of the decoded pixels (uint8 RGB) or samples, so
+    that two encodings of the same picture compare equal. size: bytes. duration: seconds. width, height: pixels.
     """
 
     hash: str
@@ -53,10 +53,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One piece of a message. Text parts hold `text`; the others hold `media`. `span` is the part as the model sees it.
+    """One piece of a message. Text parts hold `text`, the others `media`. `span` is the part as the model sees it.
 
     kind "transcript" marks what a chain-of-modality reply wrote down of the user's speech (AnyGPT's `<-Ins->`).
-    generated: the model made this span (its ids are the source of truth; the media can be made again from them).
+    generated: the model made this span: its ids are the source of truth, the media can be made again from them.
     seed: what the decoder of a generated medium was seeded with.
     """
 
@@ -87,7 +87,8 @@ class Bounds:
     """What a reply must and may hold.
 
     to: a modality of which at least one segment is made before the turn may end; None leaves it to the model.
-    modalities: those the reply may use. max_tokens: ids in all. max_seconds: of each sound. max_segments: of each modality.
+    modalities: those the reply may use. max_tokens: ids in all. max_seconds: of each sound.
+    max_segments: of each modality.
     """
 
     to: Modality | None = None
@@ -112,8 +113,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What the language model made: ids, and for each id its log-probability (under the legal distribution at temperature 1,
-    natural log) and the margin of its choice (score of the chosen minus the best other score, after noise)."""
+    """What the language model made: ids, and for each id its log-probability (natural, under the legal distribution at
+    temperature 1) and the margin of its choice (score of the chosen minus the best other score, after noise)."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -126,8 +127,8 @@ class Generation:
 class Turn:
     """One exchange, append-only: everything needed to show it, make it again and prove it.
 
-    run: the caller's run id (a run records once). parent: the turn before, None at the start. dropped: turns of the history
-    that were left out of the prompt because the context was full. options: the serialisable options of the call.
+    run: the caller's run id (a run records once). parent: the turn before, None at the start. dropped: turns of the
+    history that were left out of the prompt because the context was full. options: the serialisable options of the call.
     fingerprints: part name ("llm", "image", "speech", "music", "tokenizer") -> "sha256:…". timings: node -> seconds.
     hash: over the content and the parent's hash (storage fills it).
     """

@@ -1,4 +1,4 @@
-"""`anyloom demo`: the whole once through, on the pocket model. Three turns, kept; their media dropped; one turn replayed.
+"""`anyloom demo`: the whole once through, on the pocket. Three turns are kept, their media dropped, one is replayed.
 
 Works on a picture and a recording that travel with the package, in a store of its own beside what it makes, so that
 the user's own conversations stay untouched. Adds nothing that `say` and `traces replay` can't do.
@@ -93,7 +93,9 @@ def _proved(turn: Turn, engine: Engine, store: Store, screen: Screen) -> None:
         report: Any = recorded(engine, store, turn.id, restore=True)
     if report.verdict != "identical" or not report.restored:
         raise ReplayError(f"The replay of turn {turn.id[:8]} came out {report.verdict}; run `anyloom traces verify`.")
-    screen.line(f"The {len(dropped)} media that were made are dropped; those of turn {turn.id[:8]}, made again: identical.")
+    screen.line(
+        f"The {len(dropped)} media that were made are dropped; those of turn {turn.id[:8]}, made again: identical."
+    )
 
 
 def _peak_gb() -> float:

@@ -1,4 +1,4 @@
-"""The protocols that nodes need from whoever keeps things: Blobs, Memo, Turns, Voices. graphs/ injects an implementation.
+"""The protocols that nodes need from whoever keeps things: Blobs, Memo, Turns, Voices; graphs/ injects them.
 
 Knows no database: anything with these methods serves, a dictionary in a test as well as the SQL store.
 """

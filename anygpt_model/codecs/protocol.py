@@ -1,7 +1,8 @@
 """What every codec is: arrays in, codes out, and back. The words are the field's (EnCodec, Moshi); no others are used.
 
-Arrays are numpy: a picture is uint8 [height, width, 3] RGB, a sound is float32 [samples] mono in -1..1 at `sample_rate`.
-Codes are int64 numpy [codebooks, frames]; a picture's codes are [1, 32]. Knows no vocabulary, no file format, no prompt.
+Arrays are numpy: a picture is uint8 [height, width, 3] RGB, a sound is float32 [samples] mono in -1..1 at
+`sample_rate`. Codes are int64 numpy [codebooks, frames]; a picture's codes are [1, 32]. Knows no vocabulary, no file
+format, no prompt.
 """
 
 from __future__ import annotations
@@ -46,6 +47,6 @@ class Codec(Protocol):
     def decode(self, codes: Codes, *, seed: int = 0, voice: NDArray[np.float32] | None = None) -> Array:
         """The picture or sound of `codes`; the same codes, seed and voice give the same bytes.
 
-        voice: float32 [samples] at `sample_rate` whose speaker is imitated (speech only; None: the codec's own default).
+        voice: float32 [samples] at `sample_rate` whose speaker is imitated (speech only; None: the default voice).
         """
         ...
