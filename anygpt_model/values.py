@@ -128,8 +128,9 @@ class Turn:
     """One exchange, append-only: everything needed to show it, make it again and prove it.
 
     run: the caller's run id (a run records once). parent: the turn before, None at the start. dropped: turns of the
-    history that were left out of the prompt because the context was full. options: the serialisable options of the call.
-    fingerprints: part name ("llm", "image", "speech", "music", "tokenizer") -> "sha256:…". timings: node -> seconds.
+    history that were left out of the prompt because the context was full. options: the serialisable options of the
+    call. fingerprints: part name ("llm", "image", "speech", "music", "tokenizer") -> "sha256:…". timings: node ->
+    seconds.
     hash: over the content and the parent's hash (storage fills it).
     """
 
