@@ -63,9 +63,11 @@ class Database:
         cursor.close()
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection that sees one consistent state. Raises StoreError."""
+    def reading(self, *, still: bool = False) -> Iterator[Connection]:
+        """A connection to read from. still: on PostgreSQL too, all statements see one moment. Raises StoreError."""
         with self._transaction("DEFERRED") as connection:
+            if still and self.postgres:
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             yield connection
 
     @contextmanager
@@ -94,8 +96,9 @@ class Database:
     def outside(self) -> Iterator[Connection]:
         """A connection without a transaction, for VACUUM and checkpoints."""
         self._shed_parent()
+        options = {"isolation_level": "AUTOCOMMIT"} if self.postgres else {"anyloom_begin": None}
         with self._turnstile, one_sentence(self.name), self._engine.connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection.execution_options(**options)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -114,8 +117,9 @@ def _open_door() -> Iterator[None]:
 
 def _begin(connection: Connection) -> None:
     """A writer takes its lock at once: a reader that turns writer would be refused without waiting."""
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('anyloom_begin', 'DEFERRED')}")
+    mode = connection.get_execution_options().get("anyloom_begin", "DEFERRED")
+    if mode is not None:
+        connection.exec_driver_sql(f"BEGIN {mode}")
 
 
 def _enter_wal(cursor: Any) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
-from ..anygpt_model.values import Bounds, Generation, Media, Modality, Part, Sampling, Span, Turn
+from ..anygpt_model.values import Bounds, Finish, Generation, Media, Modality, Part, Sampling, Span, Turn
 from .columns import canonical, float_bytes, integer_bytes
 
 Document = dict[str, Any]
+Kind = Literal["content", "transcript"]
 Spell = Callable[[Sequence[Any]], Any]
 
 RECIPE = "t1:"
@@ -134,7 +135,7 @@ def read_turn(document: Document) -> Turn:
             ids=tuple(int(id) for id in made["ids"]),
             logprobs=tuple(_real(value) for value in made["logprobs"]),
             margins=tuple(_real(value) for value in made["margins"]),
-            finish=made["finish"],
+            finish=cast(Finish, _one_of(made["finish"], get_args(Finish))),
             seed=int(made["seed"]),
         ),
         bounds=read_bounds(document["bounds"]),
@@ -154,9 +155,9 @@ def read_part(document: Document) -> Part:
         text=None if document["text"] is None else _string(document["text"]),
         media=read_media(media) if media is not None else None,
         span=Span(Modality(span["modality"]), tuple(int(id) for id in span["ids"])) if span is not None else None,
-        kind=document["kind"],
+        kind=cast(Kind, _one_of(document["kind"], get_args(Kind))),
         generated=bool(document["generated"]),
-        seed=document["seed"],
+        seed=None if document["seed"] is None else int(document["seed"]),
     )
 
 
@@ -199,6 +200,12 @@ def _fold_integers(values: Sequence[int]) -> str:
 
 def _fold_floats(values: Sequence[float]) -> str:
     return "sha256:" + hashlib.sha256(float_bytes(values)).hexdigest()
+
+
+def _one_of(value: object, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ValueError(f"{value!r} is not one of {', '.join(known)}")
+    return str(value)
 
 
 def _string(value: object) -> str:

@@ -34,10 +34,10 @@ class MediaShelf:
             )
         self._files.write(data)
         with self._database.writing() as connection:
-            _upsert(connection, media)
+            keep_row(connection, media, present=True)
             # An eviction may have run between the two lines above; it holds this row's lock while it removes the file.
             self._files.write(data)
-            return _describe(connection, name)
+            return describe(connection, name)
 
     def get(self, name: str) -> bytes:
         """The bytes. Raises StoreError if they are missing, evicted or no longer match their hash."""
@@ -55,7 +55,7 @@ class MediaShelf:
     def describe(self, name: str) -> Media:
         """What is known of a kept medium. Raises UnknownName."""
         with self._database.reading() as connection:
-            return _describe(connection, name)
+            return describe(connection, name)
 
     def present(self, name: str) -> bool:
         """Whether the bytes are kept, that is: known and not evicted."""
@@ -69,8 +69,12 @@ class MediaShelf:
         """
         wanted = None if names is None else set(names)
         with self._database.reading() as connection:
-            found = connection.scalars(select(MediaRow.hash).where(_evictable())).all()
+            found = self.evictable(connection)
         return [name for name in found if (wanted is None or name in wanted) and self._evict(name)]
+
+    def evictable(self, connection: Connection) -> list[str]:
+        """Hashes of the media whose bytes can be made again."""
+        return list(connection.scalars(select(MediaRow.hash).where(_evictable()).order_by(MediaRow.hash)))
 
     def _evict(self, name: str) -> bool:
         with self._database.writing() as connection:
@@ -109,7 +113,8 @@ def _evictable() -> ColumnElement[bool]:
     )
 
 
-def _upsert(connection: Connection, media: Media) -> None:
+def keep_row(connection: Connection, media: Media, *, present: bool) -> None:
+    """Make the row of a medium or touch the one there is. present: its bytes are in the blob folder."""
     row = upsert(connection, MediaRow).values(
         hash=media.hash,
         content=media.content,
@@ -120,14 +125,15 @@ def _upsert(connection: Connection, media: Media) -> None:
         duration=media.duration,
         sample_rate=media.sample_rate,
         refs=0,
-        present=True,
+        present=present,
         touched=time.time(),
     )
-    again = {"present": True, "touched": time.time()}
+    again = {"touched": time.time(), **({"present": True} if present else {})}
     connection.execute(row.on_conflict_do_update(index_elements=["hash"], set_=again))
 
 
-def _describe(connection: Connection, name: str) -> Media:
+def describe(connection: Connection, name: str) -> Media:
+    """What is known of a kept medium. Raises UnknownName."""
     row = connection.execute(select(MediaRow.__table__).where(MediaRow.hash == name)).first()
     if row is None:
         raise UnknownName(f"There is no medium {name} in this store.")

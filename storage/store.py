@@ -19,7 +19,11 @@ from sqlalchemy import URL
 from ..anygpt_model.errors import StoreError
 from ..anygpt_model.values import Media, Turn
 from .blobs import BlobFiles
+from .chain import ChainReport, verify_chain
 from .database import Database, parse_url
+from .jobs import Jobs
+from .lifecycle import Erased, Lifecycle
+from .listing import ConversationSummary, Listing, TurnSummary
 from .media import MediaShelf
 from .memo import Codes, MemoTable
 from .schema import ensure
@@ -38,6 +42,9 @@ class Store:
         self.media = MediaShelf(database, files)
         self.memo = MemoTable(database, self.media)
         self.voices = VoiceTable(database, self.media)
+        self.lists = Listing(database)
+        self.life = Lifecycle(database, self.media)
+        self.jobs = Jobs(database)
 
     @property
     def name(self) -> str:
@@ -90,6 +97,47 @@ class Store:
     def voice(self, name: str) -> Media:
         """The recording of a saved voice; UnknownName if there is none."""
         return self.voices.voice(name)
+
+    def conversations(self, limit: int = 50, before: str | None = None) -> list[ConversationSummary]:
+        """A page of conversations, the last used first; `before` is the id of the last one of the page before."""
+        return self.lists.conversations(limit, before)
+
+    def turns(self, conversation: str | None = None, limit: int = 50, before: int | None = None) -> list[TurnSummary]:
+        """A page of turns, newest first; `before` is the number of the last one of the page before."""
+        return self.lists.turns(conversation, limit, before)
+
+    def children(self, id: str) -> list[TurnSummary]:
+        """The turns that follow a turn, oldest first: more than one where it was forked."""
+        return self.lists.children(id)
+
+    def search(
+        self, words: str, conversation: str | None = None, limit: int = 50, before: int | None = None
+    ) -> list[TurnSummary]:
+        """A page of the turns whose texts hold all of `words`, each as the beginning of a word, newest first."""
+        return self.lists.search(words, conversation, limit, before)
+
+    def erase(self, turns: Sequence[str]) -> Erased:
+        """Drop the content of these turns for good, and the media that nothing else refers to."""
+        return self.life.erase(turns)
+
+    def delete(self, conversation: str) -> Erased:
+        """Drop the content of a whole conversation for good."""
+        return self.life.delete(conversation)
+
+    def prune(
+        self,
+        *,
+        older_than: float | None = None,
+        max_bytes: int | None = None,
+        conversations: Sequence[str] | None = None,
+        dry_run: bool = False,
+    ) -> Erased:
+        """Drop turns by age (seconds), then oldest first until at most `max_bytes` are left: see lifecycle.py."""
+        return self.life.prune(older_than=older_than, max_bytes=max_bytes, conversations=conversations, dry_run=dry_run)
+
+    def verify_chain(self) -> ChainReport:
+        """Derive every digest and hash again and say which stored ones differ."""
+        return verify_chain(self.database)
 
     def close(self) -> None:
         """Give all connections back; a store in memory is gone with this."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from ..anygpt_model.errors import InputError, UnknownName
 from ..anygpt_model.values import Media
 from .database import Database
-from .media import MediaShelf
+from .media import MediaShelf, describe
 from .rows import now
 from .tables import MediaRow, VoiceRow
 
@@ -48,26 +48,46 @@ class VoiceTable:
         kept = self._media.put(data, media)
         with self._database.writing() as connection:
             before = connection.scalar(select(VoiceRow.media).where(VoiceRow.name == name))
-            connection.execute(delete(VoiceRow).where(VoiceRow.name == name))
-            values = {"name": name, "media": kept.hash, "consent": consent, "created": now()}
-            connection.execute(insert(VoiceRow), values)
-            connection.execute(update(MediaRow).where(MediaRow.hash == kept.hash).values(refs=MediaRow.refs + 1))
             if before is not None:
-                connection.execute(update(MediaRow).where(MediaRow.hash == before).values(refs=MediaRow.refs - 1))
+                connection.execute(delete(VoiceRow).where(VoiceRow.name == name))
+                _count(connection, before, -1)
+            _insert(connection, name, kept.hash, consent, now())
         return kept
+
+    def link(self, name: str, media: str, consent: str, created: str) -> bool:
+        """Save a kept medium as a voice, as an import does; False if there is a voice of that name."""
+        with self._database.writing() as connection:
+            if connection.scalar(select(VoiceRow.name).where(VoiceRow.name == name)) is not None:
+                return False
+            _insert(connection, name, media, consent, created)
+            return True
 
     def remove(self, name: str, untouched_since: float) -> None:
         """Erase a voice; its recording too, unless something else refers to it. Raises UnknownName."""
         recording = self.voice(name)
         with self._database.writing() as connection:
             if connection.execute(delete(VoiceRow).where(VoiceRow.name == name)).rowcount:
-                connection.execute(
-                    update(MediaRow).where(MediaRow.hash == recording.hash).values(refs=MediaRow.refs - 1)
-                )
+                _count(connection, recording.hash, -1)
         self._media.sweep([recording.hash], untouched_since)
 
     def all(self) -> list[Voice]:
         """Every saved voice, by name."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(VoiceRow.__table__).order_by(VoiceRow.name)).all()
-        return [Voice(row.name, self._media.describe(row.media), row.consent, row.created) for row in rows]
+            return saved(connection)
+
+
+def saved(connection: Connection) -> list[Voice]:
+    """Every saved voice, by name."""
+    rows = connection.execute(select(VoiceRow.__table__)).all()
+    voices = [Voice(row.name, describe(connection, row.media), row.consent, row.created) for row in rows]
+    return sorted(voices, key=lambda voice: voice.name)
+
+
+def _insert(connection: Connection, name: str, media: str, consent: str, created: str) -> None:
+    values = {"name": name, "media": media, "consent": consent, "created": created}
+    connection.execute(insert(VoiceRow), values)
+    _count(connection, media, 1)
+
+
+def _count(connection: Connection, media: str, more: int) -> None:
+    connection.execute(update(MediaRow).where(MediaRow.hash == media).values(refs=MediaRow.refs + more))

@@ -31,9 +31,20 @@ def postgres_server() -> Iterator[str]:
         warnings.warn(said, stacklevel=1)
         pytest.skip(said)
     url, stop = start(folder)
+    _hurry(url)
     yield url
     stop()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hurry(url: str) -> None:
+    """These tests kill clients, not the server: it need not wait for the disk."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
 
 
 def _has_package() -> bool:

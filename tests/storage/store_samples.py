@@ -36,7 +36,7 @@ def make_turn(
     **changes: Any,
 ) -> Turn:
     """A turn with all fields in use. asked: a medium of the request, made: one of the reply."""
-    draw = random.Random(f"{text}{tokens}")
+    draw = random.Random(f"{text!r}{tokens}")
     ids = tuple(draw.randrange(53_000) for _ in range(tokens))
     request = [Part(Modality.TEXT, text=text, span=Span(Modality.TEXT, (5, 6, 7)))]
     if asked:
