@@ -80,7 +80,8 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
-        return x + self.scale * self.shrink(F.gelu(self.grow(self.norm(hidden))))
+        changed: Tensor = x + self.scale * self.shrink(F.gelu(self.grow(self.norm(hidden))))
+        return changed
 
 
 class LogMel(nn.Module):

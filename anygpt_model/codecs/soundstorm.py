@@ -82,7 +82,7 @@ class Attention(nn.Module):
         return made
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 def rotated(x: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ class Net(nn.Module):
         offsets = torch.arange(self.levels, device=codes.device) * self.stride
         summed = self.code_embeds(codes + offsets).sum(dim=2) + condition
         made: Tensor = self.heads[0](self.conformer(summed, mask))
-        return made.unflatten(-1, (self.levels, -1))
+        return made.view(*made.shape[:2], self.levels, -1)
 
     def forward(self, codes: Tensor, condition: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits [B, N, levels, size]."""

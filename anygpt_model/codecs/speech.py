@@ -2,14 +2,15 @@
 
 The language model sees level 1 alone. Decoding fills in levels 2 to 8 in the voice of a prompt (at most 3 s of it), or
 in the folder's own voice, and turns all levels into samples. Long sounds go in pieces: encoding and the last step of
-decoding hear `CONTEXT_SECONDS` on both sides of a piece and drop it again; SoundStorm continues from the last
-`PROMPT_SECONDS` that it made. Knows no vocabulary, no marker and no sound file.
+decoding hear `CONTEXT_SECONDS` on both sides of a piece and drop it again; SoundStorm continues from the end of what
+it made, as from a prompt. Knows no vocabulary, no marker and no sound file.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,26 @@ STORM_WEIGHTS = "speechtokenizer_soundstorm_mls.safetensors"
 VOICE = "voice.safetensors"
 """The folder's own voice, beside SoundStorm's weights: one tensor "codes" [levels, frames]."""
 PIECE_SECONDS = 15.0
-"""What is coded at once, and the longest that SoundStorm saw in training."""
+"""What the tokenizer codes or decodes at once."""
 CONTEXT_SECONDS = 1.0
-PROMPT_SECONDS = 3.0
-STEPS = 3
-"""Rounds that SoundStorm takes for level 2, as AnyGPT does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """How SoundStorm is used; a folder's config.json may say otherwise.
+
+    steps: rounds for level 2. prompt: frames of a voice that are heard at most. window: frames of prompt and speech
+    together that are filled in at once, the longest that training showed.
+    """
+
+    steps: int = 3
+    prompt: int = 150
+    window: int = 750
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> Filling:
+        """The fields in a config.json; others are passed over."""
+        return cls(**{field.name: config[field.name] for field in fields(cls) if field.name in config})
 
 
 class SpeechCodec:
@@ -48,10 +64,11 @@ class SpeechCodec:
         storm: SoundStorm,
         device: str = "cpu",
         voice: Tensor | None = None,
-        steps: int = STEPS,
+        filling: Filling | None = None,
     ) -> None:
         """voice: the codes [levels, frames] of the default voice prompt; None: SoundStorm chooses a voice itself."""
-        self._tokenizer, self._storm, self._device, self._steps = tokenizer, storm, device, steps
+        self._tokenizer, self._storm, self._device = tokenizer, storm, device
+        self._filling = filling or Filling()
         self._voice = None if voice is None else voice.long().to(device)
         if storm.config.num_quantizers + 1 != tokenizer.num_codebooks:
             raise CheckpointError(
@@ -68,7 +85,7 @@ class SpeechCodec:
         fit(storm, folder / STORM / STORM_WEIGHTS)
         own = folder / STORM / VOICE
         voice = load_file(own)["codes"] if own.exists() else None
-        return cls(tokenizer, storm.to(device).eval(), device, voice, int(config.get("steps", STEPS)))
+        return cls(tokenizer, storm.to(device).eval(), device, voice, Filling.from_json(config))
 
     @property
     def cardinality(self) -> int:
@@ -98,7 +115,7 @@ class SpeechCodec:
     def decode(self, codes: Codes, *, seed: int = 0, voice: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """float32 [samples] in -1..1 of level-1 codes [1, frames]; `seed` seeds what SoundStorm draws.
 
-        voice: [samples] whose first PROMPT_SECONDS are imitated; None: the folder's own voice.
+        voice: [samples] whose first seconds (3, published) are imitated; None: the folder's own voice.
         """
         semantic = torch.as_tensor(np.ascontiguousarray(codes[0]), device=self._device).long()
         if not len(semantic):
@@ -131,25 +148,22 @@ class SpeechCodec:
     def fill(self, semantic: Tensor, seed: int, prompt: Tensor | None) -> Tensor:
         """Codes of all levels [levels, frames] for level 1 [frames], in the voice of prompt [levels, heard]."""
         generator = torch.Generator(self._device).manual_seed(seed)
-        piece = round((PIECE_SECONDS - PROMPT_SECONDS) * self.frame_rate)
+        use = self._filling
+        piece = use.window - use.prompt
         made: list[Tensor] = []
         for start in range(0, len(semantic), piece):
             given = None if prompt is None else prompt.t()[None]
-            filled = self._storm.generate(
-                semantic[None, start : start + piece], given, self._steps, generator=generator
-            )[0].t()
+            filled = self._storm.generate(semantic[None, start : start + piece], given, use.steps, generator=generator)[
+                0
+            ].t()
             made.append(filled)
-            prompt = filled[:, -self._prompt_frames :]
+            prompt = filled[:, -use.prompt :]
         return torch.cat(made, dim=1)
-
-    @property
-    def _prompt_frames(self) -> int:
-        return round(PROMPT_SECONDS * self.frame_rate)
 
     def _prompt(self, voice: NDArray[np.float32] | None) -> Tensor | None:
         if voice is None:
             return self._voice
-        return self.all_levels(np.asarray(voice, np.float32)[: self._prompt_frames * self._tokenizer.frame_size])
+        return self.all_levels(np.asarray(voice, np.float32)[: self._filling.prompt * self._tokenizer.frame_size])
 
     def _sizes(self) -> tuple[int, int]:
         return round(PIECE_SECONDS * self.frame_rate), round(CONTEXT_SECONDS * self.frame_rate)

@@ -82,12 +82,27 @@ class _Normed(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outward))
 
     def _length(self) -> Tensor:
-        return self.weight_v.norm(dim=(1, 2), keepdim=True)
+        length: Tensor = torch.linalg.vector_norm(self.weight_v, dim=(1, 2), keepdim=True)
+        return length
 
     @property
     def weight(self) -> Tensor:
         """The weight as used."""
         return self.weight_v * (self.weight_g / self._length())
+
+
+class _NormedConv(_Normed):
+    """Convolves what is already padded."""
+
+    def forward(self, x: Tensor, stride: int, dilation: int) -> Tensor:
+        return F.conv1d(x, self.weight, self.bias, stride, dilation=dilation)
+
+
+class _NormedTransposedConv(_Normed):
+    """Convolves the other way, untrimmed."""
+
+    def forward(self, x: Tensor, stride: int) -> Tensor:
+        return F.conv_transpose1d(x, self.weight, self.bias, stride)
 
 
 class Conv(nn.Module):
@@ -96,7 +111,7 @@ class Conv(nn.Module):
     def __init__(self, inward: int, outward: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
         self.kernel, self.stride, self.dilation = kernel, stride, dilation
-        self.conv = nn.ModuleDict({"conv": _Normed((outward, inward, kernel), outward)})
+        self.conv = nn.ModuleDict({"conv": _NormedConv((outward, inward, kernel), outward)})
 
     def forward(self, x: Tensor) -> Tensor:
         total = (self.kernel - 1) * self.dilation - (self.stride - 1)
@@ -104,8 +119,8 @@ class Conv(nn.Module):
         steps = math.ceil((x.shape[-1] - self.kernel + total) / self.stride + 1) - 1
         extra = steps * self.stride + self.kernel - total - x.shape[-1]
         padded = reflected(x, total - right, right + extra)
-        normed = self.conv["conv"]
-        return F.conv1d(padded, normed.weight, normed.bias, self.stride, dilation=self.dilation)
+        made: Tensor = self.conv["conv"](padded, self.stride, self.dilation)
+        return made
 
 
 class TransposedConv(nn.Module):
@@ -114,11 +129,10 @@ class TransposedConv(nn.Module):
     def __init__(self, inward: int, outward: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.stride, self.trim = stride, kernel - stride
-        self.convtr = nn.ModuleDict({"convtr": _Normed((inward, outward, kernel), outward)})
+        self.convtr = nn.ModuleDict({"convtr": _NormedTransposedConv((inward, outward, kernel), outward)})
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = self.convtr["convtr"]
-        longer = F.conv_transpose1d(x, normed.weight, normed.bias, self.stride)
+        longer: Tensor = self.convtr["convtr"](x, self.stride)
         right = self.trim // 2
         return longer[..., self.trim - right : longer.shape[-1] - right]
 

@@ -26,23 +26,24 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..codecs.soundstorm import LevelLogits, SoundStorm, SoundStormConfig
-from ..codecs.speech import save_storm
+from ..codecs.speech import Filling, save_storm
 from .speech_tokens import Levels, read_tokens
 from .speech_trainer import load_codec
 
 log = logging.getLogger(__name__)
 
 STORM = SoundStormConfig(dim=192, depth=4, heads=4, dim_head=48, conv_kernel_size=15)
-SHARES = (3, 2, 1, 1, 1, 1, 1)
+SHARES = (2, 1, 1, 1, 1, 1, 1)
 """Sequences of a batch that train level 2, 3, … 8: the first ones carry most of the sound."""
-FRAMES = 160
-LONGEST_PROMPT = 110
+FRAMES = 208
+LONGEST_PROMPT = 120
 LEARNING_RATE = 2e-3
 WARM_UP = 100
 REPORT_EVERY = 50
 SAVE_EVERY_S = 120.0
-VOICE_FRAMES = 150
+VOICE_FRAMES = 100
 DEFAULT_VOICE = "af_heart"
+FILLING = Filling(steps=3, prompt=VOICE_FRAMES, window=FRAMES)
 
 
 class TiedTables(nn.Module):
@@ -162,7 +163,7 @@ class StormTrainer:
             total = total + F.cross_entropy(logits.float(), wanted) * len(rows)
             right[level] = float((logits.argmax(dim=-1) == wanted).float().mean())
         self.optimiser.zero_grad()
-        (total / len(levels)).backward()
+        torch.autograd.backward(total / len(levels))
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimiser.step()
         return right
@@ -242,7 +243,7 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
     vectors = load_codec(work).codebooks.vectors.clone()
     trainer = StormTrainer(vectors, minutes, seed, work / "speech" / "soundstorm.pt")
     storm = trainer.fit(Sequences(readings, seed))
-    save_storm(storm, work / "speech" / "soundstorm", asdict(STORM), default_voice(readings))
+    save_storm(storm, work / "speech" / "soundstorm", asdict(STORM) | asdict(FILLING), default_voice(readings))
 
 
 if __name__ == "__main__":

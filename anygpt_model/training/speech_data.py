@@ -203,6 +203,12 @@ def read_shards(work: Path) -> list[tuple[Reading, NDArray[np.int16]]]:
     return found
 
 
+def as_wave(samples: NDArray[np.int16]) -> Wave:
+    """float32 in -1..1 of a shard's samples."""
+    wave: Wave = samples.astype(np.float32) / np.float32(32768)
+    return wave
+
+
 def run(work: Path, minutes: float, device: str, seed: int) -> None:
     """The stage "speech-data": speaks the sentences; `device` and `seed` change nothing here."""
     synthesise(work, minutes)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..codecs.frame_codec import FrameCodec
-from .speech_data import FRAME, read_shards
+from .speech_data import FRAME, as_wave, read_shards
 from .speech_trainer import load_codec, played, whole
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def write_tokens(work: Path) -> None:
     rows: list[dict[str, Any]] = []
     codes: list[Levels] = []
     for reading, samples in read_shards(work):
-        wave = samples.astype(np.float32) / 32768
+        wave = as_wave(samples)
         for speed in SPEEDS if reading.split == "train" else SPEEDS[:1]:
             codes.append(coded(codec, whole(played(wave, speed))))
             rows.append({**asdict(reading), "speed": speed, "pace": reading.speed})

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..codecs.frame_codec import FrameCodec, FrameCodecConfig
 from .downloads import pip_package
 from .frame_codec_trainer import Batch, CodecTrainer, CodecTraining
-from .speech_data import FRAME, SAMPLE_RATE, Reading, read_shards
+from .speech_data import FRAME, SAMPLE_RATE, Reading, as_wave, read_shards
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class SpeechBatches:
             features = taught[reading_key(reading)]
             for _ in range(2):
                 speed = float(self._rng.choice(SPEEDS))
-                self._waves.append(whole(played(samples.astype(np.float32) / 32768, speed)))
+                self._waves.append(whole(played(as_wave(samples), speed)))
                 self._features.append(stretched(features, len(self._waves[-1]) // FRAME))
         minutes = sum(map(len, self._waves)) / SAMPLE_RATE / 60
         log.info("%d sounds to train on, %.1f minutes with their variants", len(self._waves), minutes)
@@ -129,7 +129,7 @@ def taught_features(work: Path) -> dict[str, NDArray[np.float16]]:
     kept = work / "speech" / "features.npz"
     taught: dict[str, NDArray[np.float16]] = dict(np.load(kept)) if kept.exists() else {}
     fresh = {
-        reading_key(reading): samples.astype(np.float32) / 32768
+        reading_key(reading): as_wave(samples)
         for reading, samples in read_shards(work)
         if reading.split == "train" and reading_key(reading) not in taught
     }
@@ -138,7 +138,7 @@ def taught_features(work: Path) -> dict[str, NDArray[np.float16]]:
         taught |= dict(zip(fresh, heard, strict=True))
         part = kept.with_suffix(".part")
         with part.open("wb") as out:
-            np.savez(out, **taught)
+            np.savez(out, allow_pickle=False, **taught)
         part.rename(kept)
     return taught
 
@@ -174,11 +174,7 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
 
 def held_out_readings(work: Path) -> list[tuple[Reading, Samples]]:
     """What has been read of the held-out texts and by the held-out voice."""
-    return [
-        (reading, samples.astype(np.float32) / 32768)
-        for reading, samples in read_shards(work)
-        if reading.split == "test"
-    ]
+    return [(reading, as_wave(samples)) for reading, samples in read_shards(work) if reading.split == "test"]
 
 
 def load_codec(work: Path) -> FrameCodec:

@@ -18,7 +18,7 @@ from anyloom.anygpt_model.errors import CheckpointError, MediaError
 
 SEANET = {"n_filters": 2, "dimension": 8, "semantic_dimension": 6, "codebook_size": 32, "n_q": 4}
 STORM = {"codebook_size": 32, "num_quantizers": 3, "num_semantic_token_ids": 32, "dim": 16, "depth": 1, "heads": 2,
-         "dim_head": 8}  # fmt: skip
+         "dim_head": 8, "steps": 2, "prompt": 150, "window": 300}  # fmt: skip
 
 
 def write_model(folder, kind: str) -> None:
