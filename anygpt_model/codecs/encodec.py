@@ -12,7 +12,7 @@ import json
 import math
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,12 @@ def config_from_json(given: dict[str, Any]) -> EncodecConfig:
             )
     if given.get("codebook_dim", given.get("hidden_size")) != given.get("hidden_size"):
         raise CheckpointError("The music codec's codebook_dim differs from its hidden_size; they must be equal.")
-    known = {name: given[name] for name in EncodecConfig.__slots__ if given.get(name) is not None}
-    return EncodecConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
+    known: dict[str, Any] = {}
+    for field in fields(EncodecConfig):
+        value = given.get(field.name)
+        if value is not None:
+            known[field.name] = tuple(value) if isinstance(value, list) else value
+    return EncodecConfig(**known)
 
 
 class Encodec(nn.Module):

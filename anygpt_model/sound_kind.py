@@ -1,0 +1,78 @@
+"""Is a sound speech or music? A detector of voices (silero-vad, from its package, offline) looks at each 32 ms.
+
+Of the chunks that sound at all, the share that hold a voice decides: pauses and silence at the ends don't count. What
+is no speech is called music, for a sound has to be one of the two. Knows no file and no codec.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import CheckpointError
+from .media import resample
+from .values import Modality
+
+SAMPLE_RATE = 16_000
+CHUNK = 512
+LONGEST_S = 30.0
+"""Only so much of the beginning is listened to: what a sound is shows early, and an hour would take a minute."""
+VOICED = 0.5
+"""Probability from which a chunk counts as voice, as the detector's authors have it."""
+SPEECH_SHARE = 0.35
+"""Between what was measured on held-out sounds: music stays below, speech above (docs/decisions.md has the numbers)."""
+SOUNDING = 0.01
+"""Of the loudest chunk's level: below it (-40 dB) a chunk is a pause."""
+
+_listening = Lock()
+
+Samples = NDArray[np.float32]
+
+
+def sound_kind(samples: Samples, rate: int) -> Modality:
+    """Modality.SPEECH or Modality.MUSIC of float32 [samples] at `rate`; the same sound always gets the same answer."""
+    return Modality.SPEECH if voiced_share(samples, rate) >= SPEECH_SHARE else Modality.MUSIC
+
+
+def voiced_share(samples: Samples, rate: int) -> float:
+    """The share 0..1 of the sounding chunks that hold a voice; 0 for silence."""
+    heard = resample(np.asarray(samples[: round(LONGEST_S * rate)], np.float32), rate, SAMPLE_RATE)
+    heard = np.pad(heard, (0, -len(heard) % CHUNK))
+    levels = np.sqrt(np.mean(heard.reshape(-1, CHUNK).astype(np.float64) ** 2, axis=1))
+    sounding = levels > SOUNDING * levels.max(initial=0.0)
+    if not sounding.any():
+        return 0.0
+    return float(np.mean(_voice_probabilities(heard)[sounding] > VOICED))
+
+
+def _voice_probabilities(heard: Samples) -> NDArray[np.float32]:
+    """float32 [chunks] of samples at SAMPLE_RATE in whole chunks."""
+    import torch
+
+    with _listening, torch.inference_mode():  # the network carries state from chunk to chunk
+        detector = _detector()
+        detector.reset_states()
+        found: NDArray[np.float32] = detector.audio_forward(torch.from_numpy(heard)[None], SAMPLE_RATE)[0].numpy()
+    return found
+
+
+@cache
+def _detector() -> Any:
+    """The network, from the package's file: importing the package itself sets the whole process to one thread."""
+    from importlib.util import find_spec
+
+    import torch
+
+    package = find_spec("silero_vad")
+    file = Path(package.origin).parent / "data/silero_vad.jit" if package and package.origin else None
+    if file is None or not file.exists():
+        raise CheckpointError("Telling speech from music needs the package silero-vad; install it or say which it is.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript, the form in which the detector is shipped
+        return torch.jit.load(str(file), map_location="cpu").eval()

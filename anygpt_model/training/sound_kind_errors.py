@@ -1,0 +1,74 @@
+"""How often the detector of speech and music is wrong: held-out tunes, held-out readings, and recordings of a person.
+
+The detector was trained by others and has no part in the recipe; only its threshold is ours. Knows no codec.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..sound_kind import SPEECH_SHARE, voiced_share
+from . import music_data
+from .downloads import debian_package
+from .speech_data import SAMPLE_RATE, read_shards
+
+log = logging.getLogger(__name__)
+
+Samples = NDArray[np.float32]
+
+
+def tunes(work: Path) -> Iterator[tuple[Samples, int]]:
+    """The held-out clips of music."""
+    sounds = music_data.audio(work)
+    for number, row in enumerate(music_data.rows(work)):
+        if row["split"] == "test":
+            yield sounds[number].astype(np.float32) / 32768, music_data.SAMPLE_RATE
+
+
+def readings(work: Path) -> Iterator[tuple[Samples, int]]:
+    """The held-out sentences and the held-out voice."""
+    for reading, samples in read_shards(work):
+        if reading.split == "test":
+            yield samples.astype(np.float32) / 32768, SAMPLE_RATE
+
+
+def recordings(work: Path) -> Iterator[tuple[Samples, int]]:
+    """Telephone prompts spoken by a person, of at least half a second (Debian's asterisk-core-sounds-en-g722)."""
+    import av
+
+    folder = debian_package("asterisk-core-sounds-en-g722", "1.6.1-1", work / "downloads")
+    for file in sorted(folder.rglob("*.g722")):
+        if "silence" in file.parts or file.stat().st_size < SAMPLE_RATE // 4:
+            continue
+        with av.open(str(file), format="g722") as opened:
+            frames = [np.ravel(frame.to_ndarray()) for frame in opened.decode(audio=0)]
+        yield np.concatenate(frames).astype(np.float32) / 32768, SAMPLE_RATE
+
+
+def measure(work: Path, every: int = 1) -> dict[str, dict[str, float]]:
+    """Of each kind: how many sounds, how many were called wrongly, and the extremes of their share of voice."""
+    made = {}
+    for name, sounds, speech in (
+        ("tunes", tunes(work), False),
+        ("readings", readings(work), True),
+        ("recordings", recordings(work), True),
+    ):
+        shares = [voiced_share(*sound) for number, sound in enumerate(sounds) if number % every == 0]
+        wrong = sum((share >= SPEECH_SHARE) is not speech for share in shares)
+        made[name] = {"n": len(shares), "wrong": wrong, "lowest": min(shares), "highest": max(shares)}
+        log.info("%s: %s", name, made[name])
+    return made
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    work = Path(sys.argv[1])
+    found = measure(work, int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+    (work / "sound_kind.json").write_text(json.dumps(found, indent=1), "utf-8")
