@@ -1,4 +1,4 @@
-"""The codes that the codecs' trainers wrote, as rows by split, and the noise that keeps them from being learned by rote.
+"""The codes that the codecs' trainers wrote, as rows by split, and the noise that keeps them from being learnt by rote.
 
 Knows neither chats nor networks.
 """

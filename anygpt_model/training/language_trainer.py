@@ -43,10 +43,10 @@ class Plan:
     """The dials. batch_ids: ids of a batch, padding included. noise: share of input codes replaced by others."""
 
     hidden: int = 256
-    layers: int = 6
+    layers: int = 4
     dropout: float = 0.05
     noise: float = 0.08
-    batch_ids: int = 4096
+    batch_ids: int = 3072
     matrix_rate: float = 2.5e-3
     other_rate: float = 2e-3
     warm_up: int = 60
