@@ -20,8 +20,8 @@ from ..vocabulary import Vocabulary
 Codes = NDArray[np.int64]
 Row = dict[str, Any]
 
-ROWS = {Modality.MUSIC: "clips.json"}
-"""Where a modality's rows stand, if not in tokens.json (which is always written last)."""
+ROWS = {Modality.IMAGE: "images.json", Modality.MUSIC: "clips.json"}
+"""Where the rows of a modality stand, if not in tokens.json (which is always written last)."""
 
 
 @dataclass

@@ -52,8 +52,8 @@ class Plan:
     warm_up: int = 60
     decay_from: float = 0.45
     last_share: float = 0.04
-    judge_s: float = 240.0
-    export_s: float = 480.0
+    judge_s: float = 230.0
+    export_s: float = 240.0
     judged: int = 24
 
     def shape(self, vocabulary: Vocabulary) -> Shape:
