@@ -96,7 +96,7 @@ def _exists(file: Path) -> None:
     if pickles:
         raise CheckpointError(
             f"{file} is missing and {pickles[0]} beside it is a pickle, which is never opened here; "
-            f"convert it once by `anyloom models fetch` or `anyloom models check {file.parent.parent} --convert`."
+            f"convert it once by `anyloom models check {file.parent.parent}`."
         )
     raise CheckpointError(f"{file} is missing; fetch the checkpoint again.")
 
@@ -108,11 +108,28 @@ def _load(file: Path) -> dict[str, Tensor]:
     if file.suffix in PICKLED:
         raise CheckpointError(
             f"{file} is a pickle, which is never opened here; convert it to safetensors once by "
-            f"`anyloom models check {file.parent.parent} --convert`."
+            f"`anyloom models check {file.parent.parent}`."
         )
     _exists(file)
     try:
         return dict(load_file(file))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged or cut short ({error}); fetch the checkpoint again.") from error
+
+
+def safe_shapes(file: Path) -> tuple[dict[str, tuple[int, ...]], str]:
+    """The names and shapes of a safetensors file's tensors, and the dtype of the first, from its header alone.
+
+    Raises CheckpointError as `load_tensors` does.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    _exists(file)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            shapes = {name: tuple(found.get_shape()) for name, found in slices.items()}
+            return shapes, next((str(found.get_dtype()) for found in slices.values()), "")
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged or cut short ({error}); fetch the checkpoint again.") from error
 

@@ -43,7 +43,9 @@ class Engine:
         dtype: torch.dtype,
         modalities: Collection[Modality],
         low_memory: bool,
+        **decoding: int,
     ) -> None:
+        """decoding: slots, queue and prefix_bytes, as Live takes them."""
         from .language_model import Live
         from .legality import Grammar
         from .llama import Llama, LlamaShape
@@ -64,7 +66,7 @@ class Engine:
         llama = Llama(shape, load_tensors(folder / LANGUAGE), device, dtype)
         self.context_length = context_length(folder / LANGUAGE, shape.positions)
         self.grammar = Grammar(self.vocabulary, frame_rates(folder))
-        self.language_model: Live = Live(llama, self.grammar, self.context_length)
+        self.language_model: Live = Live(llama, self.grammar, self.context_length, **decoding)
         self._codecs: dict[Modality, Codec] = {}
         self._lock = threading.RLock()
         self._closed = False
@@ -156,18 +158,24 @@ def load_engine(
     dtype: str | None = None,
     modalities: Collection[Modality | str] | None = None,
     low_memory: bool = False,
+    slots: int = 16,
+    queue: int = 256,
+    prefix_bytes: int = 256 << 20,
 ) -> Engine:
     """Open a model by its name ("pocket", "anygpt-chat", "anygpt-base") or folder.
 
     device: "cpu", "cuda", …; None: a GPU if there is one. dtype: "float32", "bfloat16", "float16"; None: float32 on a
     CPU (exact replay), bfloat16 on a GPU. modalities: only these codecs may be opened; None: all. low_memory: codecs
-    stay on the CPU. Raises UnknownName, CheckpointError, SettingsError.
+    stay on the CPU. slots: replies decoded together. queue: requests that may wait for one. prefix_bytes: memory for
+    caches of earlier turns; 0 keeps none, so that a reply never depends, by a rounding, on what came before.
+    Raises UnknownName, CheckpointError, SettingsError.
     """
     folder = model_folder(name)
     where = _device(device)
     wanted = list(Modality) if modalities is None else [_modality(entry) for entry in modalities]
     called = str(name) if folder != Path(name) else folder.resolve().name
-    return Engine(called, folder, where, _dtype(dtype, where), wanted, low_memory)
+    decoding = {"slots": slots, "queue": queue, "prefix_bytes": prefix_bytes}
+    return Engine(called, folder, where, _dtype(dtype, where), wanted, low_memory, **decoding)
 
 
 def context_length(folder: Path, positions: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,8 @@ from .sampling import border_distance
 from .scheduler import Cancelled, OnToken, Scheduler
 from .values import Finish, Generation, Modality, Request
 
+_ROWS = 64
+"""Positions whose logits over the whole vocabulary are held at once."""
 Trace = tuple[Request, Generation]
 """A stored request and what was made of it."""
 
@@ -184,9 +186,7 @@ def verify(llama: Llama, grammar: Grammar, context_length: int, request: Request
     decider = Decider(request, grammar, context_length)
     found = _Findings()
     rows = _score(llama, [*request.prompt, *stored.ids[:-1]], len(request.prompt) - 1)
-    everything = Legal(Modality.TEXT, ((0, llama.shape.vocabulary),), ())
-    for position, token in enumerate(stored.ids):
-        full = llama.logits(rows[position : position + 1], everything)[0]
+    for position, (token, full) in enumerate(zip(stored.ids, _whole_logits(llama, rows), strict=True)):
         if decider.automaton.ended or token not in decider.settings()[0]:
             found.illegal = position
             break
@@ -239,6 +239,13 @@ def _removed(full: NDArray[np.float32], legal: NDArray[np.float32]) -> float:
     whole = float(np.exp(full.astype(np.float64) - top).sum())
     kept = float(np.exp(legal.astype(np.float64) - top).sum())
     return max(1.0 - kept / whole, 0.0)
+
+
+def _whole_logits(llama: Llama, rows: Tensor) -> Iterator[NDArray[np.float32]]:
+    """Of each of `rows` [n, hidden] the logits of the whole vocabulary, some rows at a time."""
+    everything = Legal(Modality.TEXT, ((0, llama.shape.vocabulary),), ())
+    for part in rows.split(_ROWS):
+        yield from llama.logits(part, everything)
 
 
 def _score(llama: Llama, ids: Sequence[int], start: int) -> Tensor:

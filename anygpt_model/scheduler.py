@@ -157,6 +157,7 @@ class Scheduler:
 
     def _round(self) -> None:
         """Let go of what is done, compute some prompts, take one step."""
+        self._sweep()
         try:
             if self._batch is None:
                 self._batch = self._open_batch()
@@ -168,6 +169,14 @@ class Scheduler:
                 self._release(self._batch)
         except Exception as error:  # the model itself failed (out of memory, device lost): all that it held fails
             self._fail(error)
+
+    def _sweep(self) -> None:
+        """Let go of requests that were cancelled while they waited."""
+        with self._changed:
+            gone = [job for job in self._waiting if job.stream.done]
+            self._waiting = deque(job for job in self._waiting if not job.stream.done)
+        for job in gone:
+            _end(job)
 
     def _release(self, batch: Batch) -> None:
         done = [job for job in self._running if job.stream.done]
@@ -206,8 +215,13 @@ class Scheduler:
             return self._waiting.popleft() if self._waiting else None
 
     def _fail(self, error: Exception) -> None:
+        """All that the model held fails; where it held nothing, it can't even begin, and those that wait fail too."""
         jobs = [*self._running, *([self._prefilling[0]] if self._prefilling else [])]
         self._running, self._prefilling, self._batch = [], None, None
+        if not jobs:
+            with self._changed:
+                jobs = list(self._waiting)
+                self._waiting.clear()
         for job in jobs:
             job.error = error
             _end(job)

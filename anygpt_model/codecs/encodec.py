@@ -145,7 +145,7 @@ class Encodec(nn.Module):
         file = folder / "model.safetensors"
         if not file.exists():
             raise CheckpointError(f"{folder} has no model.safetensors; an EnCodec folder holds config.json and it.")
-        given = {_old_style(name): tensor.float() for name, tensor in load_file(file).items()}
+        given = {old_style(name): tensor.float() for name, tensor in load_file(file).items()}
         names = {published_name(name): name for name in codec.state_dict()}
         _check_fit(file, {name: tuple(codec.state_dict()[own].shape) for name, own in names.items()}, given)
         codec.load_state_dict({own: given[name] for name, own in names.items()})
@@ -159,7 +159,7 @@ def published_name(own: str) -> str:
     return name.replace("quantizer.vq.layers.", "quantizer.layers.").replace("._codebook.", ".codebook.")
 
 
-def _old_style(name: str) -> str:
+def old_style(name: str) -> str:
     """Newer files name the two halves of a weight norm otherwise."""
     name = name.replace("parametrizations.weight.original0", "weight_g")
     return name.replace("parametrizations.weight.original1", "weight_v")

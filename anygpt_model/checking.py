@@ -1,0 +1,216 @@
+"""`check(folder)`: is a model's folder complete and of the right shapes, file by file, without loading it.
+
+Expected tensors come from the configurations in the folder, by building each network on torch's "meta" device; found
+ones from the headers of the files. Knows no hub; the only thing it may write are safetensors beside pickles.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .checkpoints import LANGUAGE, safe_shapes, weight_files
+from .conversion import convert, pickles, twin
+from .errors import AnyloomError, CheckpointError
+
+Shapes = dict[str, tuple[int, ...]]
+_UNUSED = ("inv_freq", "position_ids", "num_batches_tracked")
+"""Buffers that older files hold and no network needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was found about one file (or one sharded set). ok says whether it can be used; sentence says why not.
+
+    expected, found: numbers of tensors. unexpected: how many belong to no network. dtype: of the first tensor.
+    """
+
+    part: str
+    file: str
+    expected: int
+    found: int
+    unexpected: int
+    dtype: str
+    ok: bool
+    sentence: str = ""
+
+
+def check(folder: Path, *, converting: bool = True) -> list[Row]:
+    """Every expected file of a model's folder, a row each.
+
+    converting: pickles that have no safetensors yet are converted first, each in a process of its own; one that is
+    refused becomes a row with its reason. Parts that the folder leaves out altogether are rows that are not ok.
+    """
+    rows = _converted(folder) if converting else []
+    for part, look in _LOOKS.items():
+        rows += _looked(part, folder / part, look)
+    return rows
+
+
+def _converted(folder: Path) -> list[Row]:
+    """Rows of the pickles that could not be converted."""
+    refused = []
+    for file in pickles(folder):
+        try:
+            convert(file, twin(file))
+        except CheckpointError as error:
+            part = file.relative_to(folder).parts[0]
+            refused.append(Row(part, str(file.relative_to(folder)), 0, 0, 0, "", False, str(error)))
+    return refused
+
+
+def _looked(part: str, folder: Path, look: Callable[[Path], list[Row]]) -> list[Row]:
+    if not folder.is_dir():
+        sentence = f"{folder} is missing; fetch the checkpoint again, or open the model without this part."
+        return [Row(part, part, 0, 0, 0, "", False, sentence)]
+    try:
+        return look(folder)
+    except (AnyloomError, OSError, ValueError, TypeError, KeyError) as error:
+        said = str(error) if isinstance(error, AnyloomError) else f"{folder} can't be read: {error}."
+        return [Row(part, part, 0, 0, 0, "", False, said)]
+
+
+def compare(part: str, name: str, files: list[Path], expected: Shapes, called: Callable[[str], str] = str) -> Row:
+    """One row: the tensors of `files` against those that are expected. called: how a found name reads by then."""
+    found: Shapes = {}
+    dtype = ""
+    for file in files:
+        shapes, dtype = safe_shapes(file)
+        found |= {called(key): shape for key, shape in shapes.items()}
+    missing = sorted(expected.keys() - found.keys())
+    wrong = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
+    unexpected = sum(not key.endswith(_UNUSED) for key in found.keys() - expected.keys())
+    sentence = ""
+    if missing:
+        sentence = f"{name} lacks {missing[0]}{_more(missing)}; fetch it again."
+    elif wrong:
+        came, taken = list(found[wrong[0]]), list(expected[wrong[0]])
+        sentence = f"{name} has {wrong[0]} as {came} where {taken} is expected{_more(wrong)}; fetch it again."
+    return Row(part, name, len(expected), len(found), unexpected, dtype, not sentence, sentence)
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _one(part: str, name: str, file: Path, expected: Shapes, called: Callable[[str], str] = str) -> Row:
+    """As `compare` for one file; what makes it unreadable becomes the row's sentence."""
+    try:
+        return compare(part, name, [file], expected, called)
+    except CheckpointError as error:
+        return Row(part, name, len(expected), 0, 0, "", False, str(error))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _shapes(build: Callable[[], Any]) -> Shapes:
+    """The state of a network, built without memory."""
+    import torch
+
+    with torch.device("meta"):
+        state = build().state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _llm(folder: Path) -> list[Row]:
+    from .llama import LlamaShape
+    from .vocabulary import Vocabulary
+
+    shape = LlamaShape.from_folder(folder)
+    vocabulary = Vocabulary.from_folder(folder)
+    name = f"{LANGUAGE}/model.safetensors"
+    row = compare(LANGUAGE, name, weight_files(folder), shape.tensors())
+    if row.ok and shape.vocabulary < vocabulary.size:
+        said = (
+            f"{name} counts {shape.vocabulary} ids and its tokenizer {vocabulary.size}; take both from one checkpoint."
+        )
+        row = Row(row.part, row.file, row.expected, row.found, row.unexpected, row.dtype, False, said)
+    return [row]
+
+
+def _seed(folder: Path) -> list[Row]:
+    from .codecs.seed import SeedConfig, SeedTokenizer
+
+    path = folder / "config.json"
+    config = SeedConfig.from_file(path) if path.is_file() else SeedConfig()
+    head = "visual_encoder."
+    shapes = _shapes(lambda: SeedTokenizer(config))
+    vit = {name.removeprefix(head): size for name, size in shapes.items() if name.startswith(head)}
+    rest = {name: size for name, size in shapes.items() if not name.startswith(head)}
+    return [
+        _one("seed", f"seed/{file}.safetensors", folder / f"{file}.safetensors", expected)
+        for file, expected in (("seed_quantizer", rest), ("eva_vit_g", vit))
+    ]
+
+
+def _unclip(folder: Path) -> list[Row]:
+    import diffusers
+    import transformers
+    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+
+    def text() -> Any:
+        return transformers.CLIPTextModel(transformers.CLIPTextConfig.from_pretrained(folder / "text_encoder"))
+
+    def part(kind: Any, name: str) -> Callable[[], Any]:
+        return lambda: kind.from_config(kind.load_config(folder / name))
+
+    networks: dict[str, tuple[str, Callable[[], Any]]] = {
+        "unet": ("diffusion_pytorch_model", part(diffusers.UNet2DConditionModel, "unet")),
+        "vae": ("diffusion_pytorch_model", part(diffusers.AutoencoderKL, "vae")),
+        "image_normalizer": ("diffusion_pytorch_model", part(StableUnCLIPImageNormalizer, "image_normalizer")),
+        "text_encoder": ("model", text),
+    }
+    rows = []
+    for name, (stem, build) in networks.items():
+        file = f"{name}/{stem}.safetensors"
+        rows.append(_one("unclip", f"unclip/{file}", folder / file, _shapes(build)))
+    return rows
+
+
+def _speech(folder: Path) -> list[Row]:
+    from .codecs.frame_codec import FrameCodec, config_from_json, is_frame_codec
+    from .codecs.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig
+
+    config = _config(folder)
+    if is_frame_codec(config):
+        shapes = _shapes(lambda: FrameCodec(config_from_json(config)))
+    else:
+        shapes = _shapes(lambda: SpeechTokenizer(SpeechTokenizerConfig.from_json(config)))
+    file = next((name for name in ("model", "ckpt") if (folder / f"{name}.safetensors").exists()), "ckpt")
+    return [_one(folder.name, f"{folder.name}/{file}.safetensors", folder / f"{file}.safetensors", shapes)]
+
+
+def _soundstorm(folder: Path) -> list[Row]:
+    from .codecs.soundstorm import SoundStorm, SoundStormConfig
+
+    shapes = _shapes(lambda: SoundStorm(SoundStormConfig.from_json(_config(folder))))
+    file = "speechtokenizer_soundstorm_mls.safetensors"
+    return [_one("soundstorm", f"soundstorm/{file}", folder / file, shapes)]
+
+
+def _music(folder: Path) -> list[Row]:
+    from .codecs import encodec
+    from .codecs.frame_codec import is_frame_codec
+
+    config = _config(folder)
+    if is_frame_codec(config):
+        return _speech(folder)
+    shapes = _shapes(lambda: encodec.Encodec(encodec.config_from_json(config)))
+    expected = {encodec.published_name(name): size for name, size in shapes.items()}
+    return [_one("encodec", "encodec/model.safetensors", folder / "model.safetensors", expected, encodec.old_style)]
+
+
+_LOOKS: dict[str, Callable[[Path], list[Row]]] = {
+    LANGUAGE: _llm,
+    "seed": _seed,
+    "unclip": _unclip,
+    "speechtokenizer": _speech,
+    "soundstorm": _soundstorm,
+    "encodec": _music,
+}

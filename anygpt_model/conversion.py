@@ -1,0 +1,121 @@
+"""Pickled weights -> safetensors, once, in a process of their own, with nothing but tensors let through.
+
+Published checkpoints partly come as pickles, and opening a pickle can run code. So another process opens it with
+torch's `weights_only`, which builds tensors and plain containers and refuses everything else. Knows no network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PICKLED = (".bin", ".pt", ".pth", ".dev", ".ckpt")
+_INDEX, _NEW_INDEX = "pytorch_model.bin.index.json", "model.safetensors.index.json"
+_WRAPPERS = ("state_dict", "model", "module")
+"""Names under which some files keep their tensors one level down."""
+_LEFT_OUT = ("optimizer.bin", "scheduler.bin", "training_args.bin")
+
+
+def pickles(folder: Path) -> list[Path]:
+    """The pickled weights under a model's folder that have no safetensors twin yet."""
+    found = [file for file in sorted(folder.rglob("*")) if file.suffix in PICKLED and file.name not in _LEFT_OUT]
+    return [file for file in found if not twin(file).exists()]
+
+
+def twin(file: Path) -> Path:
+    """Where the safetensors of a pickled file belong: the name that the loader looks for."""
+    name = file.with_suffix(".safetensors").name
+    if file.parent.name in ("unet", "vae"):
+        return file.with_name(name)
+    return file.with_name(name.replace("pytorch_model", "model"))
+
+
+def convert_folder(folder: Path) -> list[Path]:
+    """Convert every pickled file under `folder`; the files written. Raises CheckpointError at the first refused one."""
+    written = []
+    for file in pickles(folder):
+        convert(file, twin(file))
+        written.append(twin(file))
+    for index in folder.rglob(_INDEX):
+        _convert_index(index)
+    return written
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write the tensors of the pickle `source` to `target`. Raises CheckpointError where it holds anything else."""
+    package = __package__.rpartition(".")[0]
+    command = [sys.executable, "-m", f"{package}.anygpt_model.conversion", str(source), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it ended without a word"]
+        raise CheckpointError(
+            f"{source} was refused, and nothing in it was run: it is damaged or holds more than tensors "
+            f"({lines[-1][:200]}); fetch it again from its publisher."
+        )
+
+
+def _convert_index(index: Path) -> None:
+    target = index.with_name(_NEW_INDEX)
+    if target.exists():
+        return
+    table = json.loads(index.read_text(encoding="utf-8"))
+    table["weight_map"] = {name: twin(index.with_name(file)).name for name, file in table["weight_map"].items()}
+    target.write_text(json.dumps(table), encoding="utf-8")
+
+
+def _tensors(loaded: Any) -> Iterator[tuple[str, Tensor]]:
+    """The named tensors of what a file held. Raises ValueError where there are none."""
+    import torch
+
+    while isinstance(loaded, dict) and not any(isinstance(value, torch.Tensor) for value in loaded.values()):
+        inner = next((loaded[name] for name in _WRAPPERS if name in loaded), None)
+        if inner is None:
+            raise ValueError("no tensors under names were found")
+        loaded = inner
+    if not isinstance(loaded, dict):
+        raise ValueError("no tensors under names were found")
+    for name, value in loaded.items():
+        if isinstance(value, torch.Tensor):
+            yield str(name), value
+
+
+def _main(source: Path, target: Path) -> None:
+    """What the separate process does."""
+    import torch
+    from safetensors.torch import save_file
+
+    try:
+        loaded = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap" not in str(error):
+            raise
+        loaded = torch.load(source, map_location="cpu", weights_only=True)
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in _tensors(loaded):
+        shared = value.untyped_storage().data_ptr() in seen
+        seen.add(value.untyped_storage().data_ptr())
+        tensors[name] = value.detach().clone() if shared else value.detach().contiguous()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    try:
+        _main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")

@@ -1,0 +1,206 @@
+"""Names, safe loading, checking and conversion: what is wrong is one sentence, and nothing foreign is run."""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from anyloom.anygpt_model import checkpoints
+from anyloom.anygpt_model.checking import check
+from anyloom.anygpt_model.checkpoints import fingerprints, load_tensors, model_folder
+from anyloom.anygpt_model.conversion import convert, convert_folder, pickles
+from anyloom.anygpt_model.engine import load_engine
+from anyloom.anygpt_model.errors import AnyloomError, CheckpointError, UnknownName
+
+PICKLED = {
+    "llm/model.safetensors": "llm/pytorch_model.bin",
+    "seed/seed_quantizer.safetensors": "seed/seed_quantizer.pt",
+    "seed/eva_vit_g.safetensors": "seed/eva_vit_g.pth",
+    "speechtokenizer/ckpt.safetensors": "speechtokenizer/ckpt.dev",
+    "soundstorm/speechtokenizer_soundstorm_mls.safetensors": "soundstorm/speechtokenizer_soundstorm_mls.pt",
+}
+
+
+@pytest.fixture
+def copy(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+
+
+@pytest.fixture
+def llm_copy(llm_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(llm_folder, tmp_path / "copy"))
+
+
+def change(file: Path, **tensors: torch.Tensor | None) -> None:
+    """Replace tensors of a file by name ('.' written '__'); None drops one."""
+    state = load_file(file)
+    for name, tensor in tensors.items():
+        name = name.replace("__", ".")
+        if tensor is None:
+            del state[name]
+        else:
+            state[name] = tensor
+    save_file(state, file)
+
+
+class Malice:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.trace}",)
+
+
+def test_names_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANYLOOM_HOME", str(tmp_path))
+    (tmp_path / "models" / "anygpt-chat").mkdir(parents=True)
+    assert model_folder("anygpt-chat") == tmp_path / "models" / "anygpt-chat"
+    assert model_folder(tmp_path) == tmp_path
+    with pytest.raises(UnknownName, match="anyloom models fetch anygpt-base"):
+        model_folder("anygpt-base")
+    with pytest.raises(UnknownName, match="pocket, anygpt-chat, anygpt-base, or the path"):
+        model_folder("anygpt-huge")
+
+
+def test_a_missing_tensor_is_named(llm_copy: Path) -> None:
+    change(llm_copy / "llm" / "model.safetensors", model__layers__1__mlp__up_proj__weight=None)
+    with pytest.raises(CheckpointError, match=r"no tensor model\.layers\.1\.mlp\.up_proj\.weight"):
+        load_engine(llm_copy)
+
+
+def test_a_misshapen_tensor_is_named(llm_copy: Path) -> None:
+    change(llm_copy / "llm" / "model.safetensors", model__norm__weight=torch.ones(31))
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight has the shape \[31\] where .* \[32\]"):
+        load_engine(llm_copy)
+
+
+def test_a_truncated_file_is_named(llm_copy: Path) -> None:
+    file = llm_copy / "llm" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        load_engine(llm_copy)
+
+
+def test_a_pickle_is_refused_with_what_to_do(llm_copy: Path) -> None:
+    file = llm_copy / "llm" / "model.safetensors"
+    torch.save(load_file(file), file.with_name("pytorch_model.bin"))
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin beside it is a pickle.*anyloom models check"):
+        load_engine(llm_copy)
+    with pytest.raises(CheckpointError, match="is a pickle"):
+        load_tensors(file.with_name("pytorch_model.bin"))
+
+
+def test_shards_are_joined(llm_copy: Path) -> None:
+    file = llm_copy / "llm" / "model.safetensors"
+    state = load_file(file)
+    halves = [dict(list(state.items())[::2]), dict(list(state.items())[1::2])]
+    table = {}
+    for number, half in enumerate(halves):
+        save_file(half, file.with_name(f"model-{number}.safetensors"))
+        table |= dict.fromkeys(half, f"model-{number}.safetensors")
+    file.unlink()
+    index = file.with_name("model.safetensors.index.json")
+    index.write_text(f'{{"weight_map": {str(table).replace(chr(39), chr(34))}}}')
+    assert load_tensors(file.parent).keys() == state.keys()
+
+
+def test_another_configuration_is_refused(llm_copy: Path) -> None:
+    path = llm_copy / "llm" / "config.json"
+    path.write_text(path.read_text().replace('"llama"', '"mistral"'))
+    with pytest.raises(CheckpointError, match="describes a mistral"):
+        load_engine(llm_copy)
+
+
+def test_fingerprints_follow_contents_and_are_remembered(llm_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = fingerprints(llm_copy)
+    assert set(first) == {"llm", "tokenizer", "speech", "music"}
+    assert all(value.startswith("sha256:") and len(value) == 71 for value in first.values())
+    reads = []
+    digest = checkpoints.hashlib.file_digest
+    monkeypatch.setattr(checkpoints.hashlib, "file_digest", lambda *given: reads.append(1) or digest(*given))
+    assert fingerprints(llm_copy) == first
+    assert not reads
+    change(llm_copy / "llm" / "model.safetensors", model__norm__weight=torch.zeros(32))
+    again = fingerprints(llm_copy)
+    assert again["llm"] != first["llm"]
+    assert again["tokenizer"] == first["tokenizer"]
+
+
+def test_conversion_writes_the_same_tensors(tmp_path: Path) -> None:
+    state = {"a": torch.randn(3, 4), "b": torch.arange(5), "c": torch.randn(4, 3).t()}
+    state["d"] = state["a"]
+    torch.save({"model": state}, tmp_path / "x.pth")
+    convert(tmp_path / "x.pth", tmp_path / "x.safetensors")
+    back = load_file(tmp_path / "x.safetensors")
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+
+
+def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path: Path) -> None:
+    trace = tmp_path / "run"
+    for name, write in (("raw", pickle.dump), ("zip", torch.save)):
+        file = tmp_path / f"{name}.pt"
+        with file.open("wb") as stream:
+            write({"weight": Malice(trace)}, stream)
+        with pytest.raises(CheckpointError, match="was refused, and nothing in it was run"):
+            convert(file, tmp_path / "out.safetensors")
+    assert not trace.exists()
+    assert not (tmp_path / "out.safetensors").exists()
+    assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.slow
+def test_check_accepts_a_whole_folder(tiny_folder: Path) -> None:
+    rows = check(tiny_folder)
+    assert [row.sentence for row in rows] == [""] * len(rows)
+    assert {row.file.split("/")[0] for row in rows} == {
+        "llm", "seed", "unclip", "speechtokenizer", "soundstorm", "encodec"}  # fmt: skip
+    assert all(row.ok and row.expected <= row.found for row in rows)
+
+
+@pytest.mark.slow
+def test_a_folder_as_it_is_published_is_converted_once_and_then_runs(copy: Path) -> None:
+    for safe, pickled in PICKLED.items():
+        torch.save(load_file(copy / safe), copy / pickled)
+        (copy / safe).unlink()
+    assert len(pickles(copy)) == len(PICKLED)
+    with pytest.raises(AnyloomError):
+        load_engine(copy)
+    assert all(row.ok for row in check(copy))
+    assert pickles(copy) == []
+    assert convert_folder(copy) == []
+    with load_engine(copy, device="cpu") as engine:
+        assert engine.template == "MMGPT"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("safe", ["seed/eva_vit_g", "speechtokenizer/ckpt", "soundstorm/speechtokenizer_soundstorm_mls",
+                                  "encodec/model", "unclip/vae/diffusion_pytorch_model"])  # fmt: skip
+def test_check_names_what_is_wrong_in_one_sentence(copy: Path, safe: str) -> None:
+    file = copy / f"{safe}.safetensors"
+    state = load_file(file)
+    name = next(iter(state))
+    sound = state.pop(name)
+    save_file(state, file)
+    assert sentence(copy, safe).startswith(f"{safe}.safetensors lacks {called(name)}")
+    save_file({**state, name: torch.zeros(3, 5, 7, 11)}, file)
+    assert "[3, 5, 7, 11]" in sentence(copy, safe)
+    save_file({**state, name: sound}, file)
+    file.write_bytes(file.read_bytes()[:-50])
+    assert "damaged or cut short" in sentence(copy, safe)
+
+
+def called(name: str) -> str:
+    return name.replace("parametrizations.weight.original0", "weight_g")
+
+
+def sentence(folder: Path, safe: str) -> str:
+    part = safe.split("/")[0]
+    [row] = [row for row in check(folder) if row.part == part and not row.ok]
+    return row.sentence
