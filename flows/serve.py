@@ -1,0 +1,43 @@
+"""`anyloom flows serve`: the three flows as deployments of one process, scheduled by a Prefect server.
+
+Each scheduled run is a process of its own, so it opens the model once a run.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from prefect import serve as serve_deployments
+
+from ..anygpt_model.errors import SettingsError
+from .convert import convert
+from .evaluate import evaluate
+from .reverify import reverify
+
+
+def serve(cron: str | None = None, parameters: dict[str, Any] | None = None) -> None:
+    """Serve the flows until stopped. cron: when `convert` runs, with `parameters`; None: only when asked for.
+
+    Raises SettingsError without a server: a temporary one would end with this process and lose its schedule.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        raise SettingsError(
+            "Serving flows needs a Prefect server; run `prefect server start` and set PREFECT_API_URL to its address."
+        )
+    serve_deployments(*deployments(cron, parameters), pause_on_shutdown=False)
+
+
+def deployments(cron: str | None = None, parameters: dict[str, Any] | None = None) -> list[Any]:
+    """The deployments that `serve` runs."""
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+
+    # One engine at a time: two runs on one machine would hold two models in memory.
+    one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+    converted: Any = convert.to_deployment(
+        name="convert", cron=cron, parameters=parameters or {}, tags=["anyloom"], concurrency_limit=one
+    )
+    others: list[Any] = [
+        each.to_deployment(name=each.name, tags=["anyloom"], concurrency_limit=one) for each in (reverify, evaluate)
+    ]
+    return [converted, *others]
