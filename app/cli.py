@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from importlib import import_module
 
 import click
@@ -27,6 +28,12 @@ COMMANDS = {
     "doctor": ("doctor:doctor", "Look for what a crash left, and mend it."),
 }
 DEBUG = "ANYLOOM_DEBUG"
+QUIET = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+}
 
 
 class Lazy(click.Group):
@@ -55,11 +62,19 @@ class Lazy(click.Group):
 @click.option("--debug", is_flag=True, envvar=DEBUG, help="Show tracebacks and logs of every level.")
 def cli(debug: bool) -> None:
     """Any mix of text, image, speech and music in, any mix out."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.DEBUG if debug else logging.WARNING, format="%(name)s: %(message)s"
-    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
     if debug:
         os.environ[DEBUG] = "1"
+        logging.getLogger("anyloom").setLevel(logging.DEBUG)
+    else:
+        _hush()
+
+
+def _hush() -> None:
+    """Progress and remarks are ours to show: the libraries' own bars and advice stay out of the terminal."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
 
 
 def main(args: list[str] | None = None) -> None:

@@ -39,6 +39,8 @@ def asking(command: Any) -> Any:
         click.option("--voice", metavar="WAV|NAME", help="Whose voice speaks: a recording, or a saved voice."),
         click.option("--seed", type=int, help="The same seed makes the same reply."),
         click.option("--max-seconds", type=float, help="The longest sound that is made."),
+        click.option("--max-tokens", type=int, help="The longest reply, in tokens of all modalities."),
+        click.option("--temperature", type=float, help="How freely the reply is drawn; 0 is not at all."),
         click.option("--conversation", metavar="ID", help="Continue a stored conversation."),
         click.option("--model", metavar="NAME|FOLDER", help="A model's name or its folder [default: pocket]."),
     )

@@ -39,13 +39,15 @@ class Asker:
     """One command's options, put to the graph once or many times."""
 
     def __init__(self, store: Store, screen: Screen, to: str | None, options: Mapping[str, Any]) -> None:
-        """options: what the command line said of voice, seed, max_seconds and conversation."""
+        """options: what the command line said of voice, seed, temperature, limits and conversation."""
         self._store = store
         self._screen = screen
         self._voice = options.get("voice") or settings().voice
         self.context = Context(
             to=to,
             seed=options.get("seed"),
+            temperature=options.get("temperature"),
+            max_tokens=options.get("max_tokens"),
             max_seconds=options.get("max_seconds"),
             conversation=options.get("conversation"),
         )

@@ -23,7 +23,7 @@ from ..nodes.ports import Keeper
 from ..nodes.recording import record
 from ..nodes.routing import route
 from ..nodes.state import Context, Conversation, PartState, State
-from ..nodes.timing import timed
+from ..nodes.timing import cancellable, timed
 from ..nodes.tokenization import tokenizer
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _add_nodes(builder: Any, engine: Engine, keeper: Keeper, limits: Limits) -> 
     for kind in MEDIA:
         add(_tokenizes(kind), tokenizer(kind, engine, keeper, limits), retry_policy=RETRY, input_schema=PartState)
         add(_detokenizes(kind), detokenizer(kind, engine, keeper, limits), retry_policy=RETRY, input_schema=PartState)
-    add("generate", partial(generate, engine=engine, keeper=keeper))
+    builder.add_node("generate", cancellable("generate", partial(generate, engine=engine, keeper=keeper)))
     add("route", partial(route, engine=engine))
     add("record", partial(record, engine=engine, keeper=keeper), retry_policy=RETRY)
 

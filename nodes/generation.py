@@ -32,13 +32,21 @@ RESERVE = 192
 """Ids kept free for a reply while the history has turns to leave out: a sentence, a picture and a short sound."""
 
 
-def generate(state: State, config: RunnableConfig, runtime: Runtime[Context], *, engine: Engine, keeper: Keeper) -> Any:
+def generate(
+    state: State,
+    config: RunnableConfig,
+    runtime: Runtime[Context],
+    *,
+    engine: Engine,
+    keeper: Keeper,
+    cancelled: Callable[[], bool] | None = None,
+) -> Any:
     """The prompt's ids and what the language model made of them."""
     options = runtime.context or Context()
     prompt, dropped = prompt_ids(conversation(state, keeper), options, engine)
     request = Request(tuple(prompt), state["seed"], bounds(options), sampling(options))
     stream = TokenStream(engine.vocabulary, runtime.stream_writer)
-    [generation] = engine.language_model.generate([request], on_token=stream)
+    [generation] = engine.language_model.generate([request], stream, cancelled)
     return {"prompt": prompt, "dropped": dropped, "generation": pack(generation)}
 
 

@@ -15,7 +15,6 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from langchain_core.messages.ai import UsageMetadata
 
 from ..anygpt_model.values import Media, Modality, Part, Turn
-from .state import media_state
 
 Block = dict[str, Any]
 
@@ -66,8 +65,14 @@ def media_block(modality: Modality, media: Media) -> Block:
         "type": "image" if modality is Modality.IMAGE else "audio",
         "file_id": media.hash,
         "mime_type": media.mime,
-        "extras": {"anyloom": {"modality": modality.value, **media_state(media)}},
+        "extras": {"anyloom": {"modality": modality.value, **_measures(media)}},
     }
+
+
+def _measures(media: Media) -> dict[str, Any]:
+    """What a reader may want to know before asking for the bytes; the rest is behind the hash."""
+    known = {"size": media.size, "width": media.width, "height": media.height, "duration": media.duration}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def part_blocks(parts: Iterable[Part]) -> list[Block]:

@@ -1,4 +1,4 @@
-"""Floats of a generation as base64 of float64 pairs, so that a checkpoint keeps them small and JSON can carry them."""
+"""Floats of a generation as base64 of float32 pairs, small in a checkpoint and fit for JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .state import GenerationState
 
 
 def pack(generation: Generation) -> GenerationState:
-    """`generation` as it travels; log-probabilities and margins are kept as they are."""
-    scores = np.array([generation.logprobs, generation.margins], dtype="<f8")
+    """`generation` as it travels; log-probabilities and margins are kept in float32, as the model computes."""
+    scores = np.array([generation.logprobs, generation.margins], dtype="<f4")
     return GenerationState(
         ids=list(generation.ids), scores=b64encode(scores.tobytes()).decode("ascii"), finish=generation.finish
     )
@@ -21,6 +21,6 @@ def pack(generation: Generation) -> GenerationState:
 
 def unpack(state: GenerationState, seed: int) -> Generation:
     """The generation that `pack` packed."""
-    logprobs, margins = np.frombuffer(b64decode(state["scores"]), dtype="<f8").reshape(2, -1).tolist()
+    logprobs, margins = np.frombuffer(b64decode(state["scores"]), dtype="<f4").reshape(2, -1).tolist()
     finish: Finish = next(known for known in get_args(Finish) if known == state["finish"])
     return Generation(tuple(state["ids"]), tuple(logprobs), tuple(margins), finish, seed)

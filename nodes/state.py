@@ -52,7 +52,7 @@ class Made(TypedDict):
 
 
 class GenerationState(TypedDict):
-    """A values.Generation; `scores` are float64 pairs (log-probability, margin), base64, which a checkpoint holds
+    """A values.Generation; `scores` are float32 pairs (log-probability, margin), base64, which a checkpoint holds
     without loss and JSON can carry."""
 
     ids: list[int]

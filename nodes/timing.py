@@ -1,13 +1,20 @@
-"""What every node is wrapped in: its seconds are added to the run's timings."""
+"""What every node is wrapped in: its seconds are added to the run's timings; a long one ends when its task is
+cancelled.
+
+Knows no node's work.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
-from langchain_core.runnables import RunnableConfig
-from langgraph.runtime import Runtime
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import Overwrite
 
 from .state import Context
@@ -27,3 +34,22 @@ def timed(name: str, node: Callable[..., Any]) -> Node:
 
     run.__name__ = name
     return run
+
+
+def cancellable(name: str, node: Callable[..., Any]) -> Runnable[Any, Any]:
+    """`timed` for a node that takes `cancelled`: where its asyncio task is cancelled, the thread that does its work
+    stops as well; a sync caller interrupts it directly."""
+
+    def run(state: Any, config: RunnableConfig) -> Any:
+        return timed(name, node)(state, config, get_runtime(Context))
+
+    async def arun(state: Any, config: RunnableConfig) -> Any:
+        stop = threading.Event()
+        work = timed(name, partial(node, cancelled=stop.is_set))
+        try:
+            return await asyncio.to_thread(work, state, config, get_runtime(Context))
+        except asyncio.CancelledError:
+            stop.set()
+            raise
+
+    return RunnableLambda(run, arun, name=name)

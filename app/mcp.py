@@ -1,0 +1,103 @@
+"""`anyloom mcp`: the tool as an MCP server, over stdio, or over streamable HTTP on this machine alone.
+
+Answers hold words and links; the bytes behind a link are read as a resource when a client asks. Adds nothing to the
+tool.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..anygpt_model.errors import AnyloomError, SettingsError
+from .console import Screen
+from .opening import opened_engine, opened_store
+
+if TYPE_CHECKING:
+    from mcp.server.fastmcp import FastMCP
+
+    from ..graphs.tool import AnyGPTTool
+
+SCHEME = "anyloom://media/"
+"""What a link to a kept medium begins with; its hash follows."""
+
+
+@click.command()
+@click.option("--http", is_flag=True, help="Streamable HTTP on the loopback instead of stdio.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Of --http.")
+@click.option("--model", metavar="NAME|FOLDER", help="A model's name or its folder [default: pocket].")
+def mcp(http: bool, port: int, model: str | None) -> None:
+    """Serve the tool to any MCP client."""
+    screen = Screen(quiet=True)
+    with opened_store() as store:
+        engine = opened_engine(screen, model)
+        try:
+            from ..graphs.tool import AnyGPTTool
+
+            server = build_server(AnyGPTTool(engine=engine, store=store), port)
+            if http:
+                screen.remark(f"http://127.0.0.1:{port}/mcp")
+            server.run("streamable-http" if http else "stdio")
+        finally:
+            engine.close()
+
+
+def build_server(tool: AnyGPTTool, port: int = 8765) -> FastMCP:
+    """The server over `tool`. Raises SettingsError without the package."""
+    try:
+        from mcp.server.fastmcp import FastMCP
+        from mcp.types import CallToolResult
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"The MCP server needs {error.name}; run: pip install 'anyloom[mcp]'.") from None
+    server = FastMCP("anyloom", host="127.0.0.1", port=port, log_level="WARNING")
+
+    @server.tool(description=tool.description)
+    async def anygpt(
+        text: str = "",
+        media: list[str] | None = None,
+        to: str | None = None,
+        voice: str | None = None,
+        seed: int | None = None,
+    ) -> CallToolResult:
+        given = {"text": text, "media": media or [], "to": to, "voice": voice, "seed": seed}
+        answer = await tool.ainvoke({"type": "tool_call", "id": "mcp", "name": tool.name, "args": given})
+        return _result(answer)
+
+    @server.tool(description="Keep a picture or a sound (base64 of its file's bytes); returns its handle.")
+    def keep(data: str, modality: str | None = None) -> str:
+        from ..graphs.handles import to_block
+
+        return str(to_block(tool.keeper, b64decode(data, validate=True), modality)["file_id"])
+
+    @server.resource(SCHEME + "{handle}", mime_type="application/octet-stream")
+    def medium(handle: str) -> bytes:
+        try:
+            return tool.keeper.get(handle)
+        except AnyloomError as error:
+            raise ValueError(str(error)) from None
+
+    return server
+
+
+def _result(answer: Any) -> Any:
+    """A tool message -> words, links to media, and the artifact as structured content."""
+    from mcp.types import CallToolResult, ResourceLink, TextContent
+    from pydantic import AnyUrl
+
+    artifact = answer.artifact or {"media": []}
+    links = [
+        ResourceLink(
+            type="resource_link", uri=AnyUrl(SCHEME + block["file_id"]), name=_name(block), mimeType=block["mime_type"]
+        )
+        for block in artifact["media"]
+    ]
+    said = TextContent(type="text", text=str(answer.content))
+    failed = answer.status == "error"
+    return CallToolResult(content=[said, *links], structuredContent=None if failed else answer.artifact, isError=failed)
+
+
+def _name(block: dict[str, Any]) -> str:
+    """The modality that the block is made of."""
+    return str(block["extras"]["anyloom"]["modality"])
