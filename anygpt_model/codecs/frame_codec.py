@@ -248,6 +248,7 @@ class FrameCodec(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().half().contiguous() for name, tensor in self.state_dict().items()}
         save_file(state, folder / weights)
+        (folder / weights).chmod(0o644)  # safetensors leaves it to its owner alone
         about = {"model_type": MODEL_TYPE, **asdict(self.config)}
         (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
 

@@ -42,12 +42,14 @@ class Filling:
     """How SoundStorm is used; a folder's config.json may say otherwise.
 
     steps: rounds for level 2. prompt: frames of a voice that are heard at most. window: frames of prompt and speech
-    together that are filled in at once, the longest that training showed.
+    together that are filled in at once, the longest that training showed. levels: how many levels are turned into
+    samples; a SoundStorm that guesses the last ones badly sounds better without them.
     """
 
     steps: int = 3
     prompt: int = 150
     window: int = 750
+    levels: int = 8
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> Filling:
@@ -120,7 +122,8 @@ class SpeechCodec:
         semantic = torch.as_tensor(np.ascontiguousarray(codes[0]), device=self._device).long()
         if not len(semantic):
             return np.zeros(0, np.float32)
-        samples: NDArray[np.float32] = self.wave(self.fill(semantic, seed, self._prompt(voice))).cpu().numpy()
+        filled = self.fill(semantic, seed, self._prompt(voice))[: self._filling.levels]
+        samples: NDArray[np.float32] = self.wave(filled).cpu().numpy()
         return samples
 
     def all_levels(self, samples: NDArray[np.float32]) -> Tensor:
@@ -212,6 +215,8 @@ def save_storm(storm: SoundStorm, folder: Path, config: dict[str, Any], voice: T
     state = {name: tensor.detach().half().contiguous() for name, tensor in storm.state_dict().items()}
     save_file(state, folder / STORM_WEIGHTS)
     save_file({"codes": voice.to(torch.int16).contiguous()}, folder / VOICE)
+    for name in (STORM_WEIGHTS, VOICE):
+        (folder / name).chmod(0o644)  # safetensors leaves them to their owner alone
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 

@@ -2,9 +2,10 @@
 
 Two things are other than in the published recipe, and neither shows in the result. Embeddings and output classes are
 linear maps of the codec's own vectors while training (near sounds start near each other) and are written out as the
-published tables at the end. And each step trains every level, on another part of the batch, where the published
-objective draws one level a step. Sequences are readings of one voice, end to end: a random beginning is the prompt.
-Knows nothing of the language model.
+published tables at the end. And each step trains every level: the sequences of a batch stand at different levels, and
+the levels above a sequence's own are guessed too, for a little loss, where the published objective trains one level a
+step. Sequences are readings of one voice, end to end: a random beginning is the prompt. Knows nothing of the language
+model.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ from .speech_trainer import load_codec
 
 log = logging.getLogger(__name__)
 
-STORM = SoundStormConfig(dim=192, depth=4, heads=4, dim_head=48, conv_kernel_size=15)
-SHARES = (2, 1, 1, 1, 1, 1, 1)
-"""Sequences of a batch that train level 2, 3, … 8: the first ones carry most of the sound."""
+STORM = SoundStormConfig(dim=192, depth=3, heads=4, dim_head=48, conv_kernel_size=15)
+OFTEN, SELDOM = (0, 0, 1, 2), (3, 4, 5, 6)
+"""Levels (0: the codec's second) at which the sequences of a batch stand: all of the first, in turn one of the others.
+The first ones carry most of the sound."""
+ABOVE = 0.2
+"""What a guess at a level above the sequence's own counts."""
 FRAMES = 208
 LONGEST_PROMPT = 120
 LEARNING_RATE = 2e-3
@@ -123,20 +127,32 @@ class StormTrainer:
         if checkpoint.exists():
             self._resume()
 
+    def start_from(self, readings: list[tuple[dict[str, Any], Levels]]) -> None:
+        """Lets each level begin with how often its codes are, unless a checkpoint has been resumed."""
+        if self.step:
+            return
+        logits = self.storm.net.to_logits["2"]
+        assert isinstance(logits, LevelLogits)
+        codes = torch.from_numpy(np.concatenate([codes for _, codes in readings], axis=1)[1:].astype(np.int64))
+        counts = torch.stack([torch.bincount(level, minlength=self.storm.config.codebook_size) for level in codes])
+        with torch.no_grad():
+            logits.bias[0, 0] = torch.log((counts + 0.5) / codes.shape[1])
+
     def fit(self, sequences: Sequences) -> SoundStorm:
         """Trains until `minutes` of processor time are used; the network in the published shape."""
-        levels = [level for level, share in enumerate(SHARES) for _ in range(share)]
         rates: list[dict[int, float]] = []
         saved, began = time.monotonic(), time.process_time() - self.spent_s
         while self.spent_s < self.minutes * 60:
             self._set_rate()
+            levels = [*OFTEN, SELDOM[self.step % len(SELDOM)]]
             codes, prompts = sequences.batch(len(levels))
             rates.append(self._train_step(codes, prompts, levels))
             self.step += 1
             self.spent_s = time.process_time() - began
             if self.step % REPORT_EVERY == 0:
                 recent = rates[-REPORT_EVERY:]
-                told = " ".join(f"{level + 2}: {np.mean([rate[level] for rate in recent]):.3f}" for level in recent[0])
+                seen = {level: [rate[level] for rate in recent if level in rate] for level in (*OFTEN, *SELDOM)}
+                told = " ".join(f"{level + 2}: {np.mean(shares):.3f}" for level, shares in seen.items())
                 log.info("step %d, %.1f min: right at level %s", self.step, self.spent_s / 60, told)
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self._save()
@@ -153,15 +169,18 @@ class StormTrainer:
         # The fused attention's backward pass is four times slower than its parts on a CPU.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             thought = self._thoughts(given, codes[:, :, 0])
+        standing = torch.tensor(levels)[:, None].expand(hidden_at.shape[:2])
         total, right = torch.zeros(()), {}
-        for level in sorted(set(levels)):
-            rows = [i for i, other in enumerate(levels) if other == level]
-            asked = hidden_at[rows, :, level]
+        for level in range(self.storm.config.num_quantizers):
+            asked = hidden_at[:, :, level]
+            own = standing[asked] == level
             with torch.autocast("cpu", torch.bfloat16):
-                logits = self._logits(thought[rows][asked], level)
-            wanted = acoustic[rows, :, level][asked]
-            total = total + F.cross_entropy(logits.float(), wanted) * len(rows)
-            right[level] = float((logits.argmax(dim=-1) == wanted).float().mean())
+                logits = self._logits(thought[asked], level)
+            wanted = acoustic[:, :, level][asked]
+            loss = F.cross_entropy(logits.float(), wanted, reduction="none") * torch.where(own, 1.0, ABOVE)
+            total = total + loss.sum() / asked.shape[1]
+            if own.any():
+                right[level] = float((logits.argmax(dim=-1) == wanted)[own].float().mean())
         self.optimiser.zero_grad()
         torch.autograd.backward(total / len(levels))
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -239,9 +258,11 @@ def default_voice(readings: list[tuple[dict[str, Any], Levels]]) -> Tensor:
 def run(work: Path, minutes: float, device: str, seed: int) -> None:
     """The stage "soundstorm": trains within `minutes` of processor time and writes `work`/speech/soundstorm."""
     torch.set_num_threads(1)
-    readings = [(row, codes) for row, codes in read_tokens(work) if row["split"] == "train"]
+    spoken = [(row, codes) for row, codes in read_tokens(work) if row["split"] == "train"]
+    readings = [(row, codes) for row, codes in spoken if row["speed"] == 1.0]
     vectors = load_codec(work).codebooks.vectors.clone()
     trainer = StormTrainer(vectors, minutes, seed, work / "speech" / "soundstorm.pt")
+    trainer.start_from(readings)
     storm = trainer.fit(Sequences(readings, seed))
     save_storm(storm, work / "speech" / "soundstorm", asdict(STORM) | asdict(FILLING), default_voice(readings))
 

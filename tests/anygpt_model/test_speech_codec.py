@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -88,6 +89,16 @@ def test_the_folders_own_voice_is_a_voice_like_any_other(codec, folder):
     own = load_file(folder / "soundstorm" / VOICE)["codes"].long()
     by_hand = codec.wave(codec.fill(codes, 3, own)).numpy()
     assert np.array_equal(codec.decode(codes[None].numpy(), seed=3), by_hand)
+
+
+def test_a_folder_may_leave_the_last_levels_out(folder, codec, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    about = tmp_path / "soundstorm" / "config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"levels": 2}))
+    fewer, codes = SpeechCodec.from_folder(tmp_path), codec.encode(noise(0.5))
+    by_hand = codec.wave(codec.fill(torch.as_tensor(codes[0]), 0, codec._voice)[:2]).numpy()
+    assert np.array_equal(fewer.decode(codes), by_hand)
+    assert not np.array_equal(codec.decode(codes), by_hand)
 
 
 def test_level_one_is_kept_and_other_levels_are_filled_in(codec):
