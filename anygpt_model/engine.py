@@ -5,6 +5,7 @@ Safe for threads. Codecs open when first asked for. Knows no graph, no store and
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import platform
@@ -114,6 +115,15 @@ class Engine:
     ) -> list[Generation]:
         """`language_model.generate`."""
         return self.language_model.generate(requests, on_token, cancelled)
+
+    async def agenerate(self, requests: Sequence[Request], on_token: OnToken | None = None) -> list[Generation]:
+        """As `generate`, for asynchronous callers; on_token runs in another thread. A cancelled task ends its call."""
+        gone = threading.Event()
+        try:
+            return await asyncio.to_thread(self.generate, requests, on_token, gone.is_set)
+        except asyncio.CancelledError:
+            gone.set()
+            raise
 
     def verifying(self, traces: Sequence[Trace]) -> Verifying:
         """A language model that plays `traces` back and redoes their decisions with this engine's weights."""

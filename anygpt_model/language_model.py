@@ -137,8 +137,8 @@ class Verification:
 
     divergence: position of the first id that would be drawn differently, None where all agree; expected, drawn: the ids
     there. illegal: position of the first id that the grammar refuses. margins: of each redone decision, its distance to
-    the candidates' border included. drift: the largest change of a log-probability. removed: for each position the
-    probability mass that the grammar took away.
+    the candidates' border included. drift: the largest change of a log-probability before the divergence. removed: for
+    each position the probability mass that the grammar took away.
     """
 
     divergence: int | None
@@ -221,16 +221,14 @@ class _Findings:
         ids = legal.ids()
         logits = full[ids]
         decision = decider.draw(logits)
-        token = stored.ids[position]
         edge = border_distance(logits, ids, sampling, decider.request.seed, decider.step, decider.repeated())
         self.margins.append(min(decision.margin, edge))
         self.removed.append(_removed(full, logits))
-        raw = logits.astype(np.float64)
-        top = raw.max()
-        logprob = float(raw[ids == token][0] - top - np.log(np.exp(raw - top).sum()))
-        self.drift = max(self.drift, abs(logprob - stored.logprobs[position]))
+        token = stored.ids[position]
         if decision.token != token and self.divergence is None:
             self.divergence, self.drawn = position, decision.token
+        if self.divergence is None:
+            self.drift = max(self.drift, abs(decision.logprob - stored.logprobs[position]))
 
 
 def _removed(full: NDArray[np.float32], legal: NDArray[np.float32]) -> float:

@@ -197,6 +197,7 @@ class Llama:
         """Append `ids` [n] to `prefix`; the last hidden states [n, hidden] of the new ids, normed."""
         start, count = prefix.length, len(ids)
         total = start + count
+        self._reach(total)
         mask = None
         if start and count > 1:
             mask = torch.ones(count, total, dtype=torch.bool, device=self.device).tril(start)
@@ -218,6 +219,7 @@ class Llama:
     def step(self, ids: list[int], lengths: list[int], slots: Slots) -> Tensor:
         """One id [b] for each of the first slots, which hold `lengths` [b] ids so far -> hidden states [b, hidden]."""
         count = len(ids)
+        self._reach(max(lengths) + 1)
         positions = torch.tensor(lengths, device=self.device)
         padded = -(-(max(lengths) + 1) // PAD) * PAD
         open_keys = torch.arange(padded, device=self.device) <= positions[:, None]
@@ -272,7 +274,7 @@ class Llama:
         x = F.embedding(ids.to(self.device), self.embedding)
         if count < self.rows:
             x, positions = x.expand(self.rows, -1), positions.expand(self.rows)
-        turns = self._turns(positions)
+        turns = self._rotations[positions][:, None]
         s = self.shape
         split = s.heads + s.kv_heads
         for index, layer in enumerate(self.layers):
@@ -289,11 +291,9 @@ class Llama:
         grouped = self.shape.kv_heads != self.shape.heads
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 
-    def _turns(self, positions: Tensor) -> Tensor:
-        last = int(positions.max())
-        if last >= len(self._rotations):
-            self.reserve(2 * last)
-        return self._rotations[positions][:, None]
+    def _reach(self, positions: int) -> None:
+        if positions > len(self._rotations):
+            self.reserve(2 * positions)
 
     def _take(self, name: str) -> Tensor:
         if name not in self._tensors:

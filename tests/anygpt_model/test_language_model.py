@@ -1,5 +1,6 @@
 """Many callers and one model, and the two language models that replay."""
 
+import asyncio
 import os
 import threading
 import time
@@ -165,6 +166,23 @@ def test_a_forked_child_generates_alike(llm_engine: Any) -> None:
     said = os.read(reading, 10)
     os.waitpid(child, 0)
     assert said == b"same"
+
+
+async def test_asynchronous_callers_share_the_batch_and_can_be_cancelled(llm_engine: Any) -> None:
+    wanted = llm_engine.generate([ask(5), ask(6)])
+    made = await asyncio.gather(llm_engine.agenerate([ask(5)]), llm_engine.agenerate([ask(6)]))
+    assert [one.ids for [one] in made] == [one.ids for one in wanted]
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    endless = Request((1, 30), 3, Bounds(Modality.TEXT, max_tokens=900))
+    task = asyncio.ensure_future(
+        llm_engine.agenerate([endless], on_token=lambda *_: loop.call_soon_threadsafe(begun.set))
+    )
+    await asyncio.wait_for(begun.wait(), 60)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(idle, llm_engine)
 
 
 def test_recorded_plays_back(traces: list[tuple[Request, Generation]]) -> None:
