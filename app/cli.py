@@ -23,8 +23,11 @@ COMMANDS = {
     "chat": ("chat:chat", "A conversation in the terminal."),
     "convert": ("convert:convert", "Convert a folder, glob, CSV or JSONL into a modality."),
     "traces": ("traces:traces", "List, show, replay, verify, fork, compare and keep stored turns."),
+    "voices": ("voices:voices", "Save, list and remove the voices that replies may speak with."),
     "models": ("models:models", "List models, fetch published weights, check a folder."),
     "train": ("train:train", "The recipe of the pocket model, stage by stage."),
+    "flows": ("flows:flows", "Serve the batch flows to a Prefect server."),
+    "mcp": ("mcp:mcp", "Serve the tool to any MCP client."),
     "doctor": ("doctor:doctor", "Look for what a crash left, and mend it."),
 }
 DEBUG = "ANYLOOM_DEBUG"

@@ -36,6 +36,7 @@ def convert(source: str, to: str, out: Path, as_json: bool, **options: Any) -> i
     if as_json:
         screen.json(answer)
     else:
-        counts = ", ".join(f"{answer[name]} {name}" for name in ("done", "failed", "skipped") if name in answer)
-        screen.line(f"{counts}; the manifest is in {out}.")
+        shown = ("done", "failed", "skipped", "found", "to_do", "new", "stale", "tokens", "seconds")
+        counts = ", ".join(f"{answer[name]} {name.replace('_', ' ')}" for name in shown if name in answer)
+        screen.line(f"{counts}; {'nothing was converted' if answer.get('dry_run') else f'the manifest is in {out}'}.")
     return 1 if answer.get("failed") else 0

@@ -1,14 +1,20 @@
-"""`anyloom models`: list what can be opened, fetch published weights, check a folder. The work is checkpoints'."""
+"""`anyloom models`: list what can be opened, fetch published weights, check a folder. The work is anygpt_model's."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
-from ..anygpt_model.errors import AnyloomError, SettingsError, UnknownName
+from ..anygpt_model.errors import AnyloomError
 from .console import Screen
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..anygpt_model.checking import Row
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -39,62 +45,51 @@ def list_(as_json: bool) -> None:
 
 @models.command()
 @click.argument("name")
+@click.option("--convert", is_flag=True, help="First convert pickles to safetensors, each in a process of its own.")
 @AS_JSON
-def check(name: str, as_json: bool) -> int:
-    """Look at a model (its NAME or folder): layout, weights, fingerprints."""
-    from ..anygpt_model.checkpoints import PARTS, fingerprints, model_folder
+def check(name: str, convert: bool, as_json: bool) -> int:
+    """Look at a model (its NAME or folder): every expected file, its tensors, and the fingerprints of its parts."""
+    from ..anygpt_model.checking import check as looked
+    from ..anygpt_model.checkpoints import fingerprints, model_folder
 
     screen = Screen(as_json)
     folder = model_folder(name)
     with screen.waiting(f"Reading {folder} …"):
+        rows = looked(folder, converting=convert)
         prints = fingerprints(folder)
-        problems = _problems(folder)
-    for part, print_ in prints.items():
-        screen.line(f"{part:10} {print_}")
-    for part in sorted(set(PARTS) - set(prints)):
-        screen.line(f"{part:10} has no safetensors weights here")
-    for problem in problems:
-        screen.line(problem)
+    sound = all(row.ok for row in rows)
     if as_json:
-        screen.json({"folder": str(folder), "fingerprints": prints, "problems": problems})
-    return 1 if problems or set(PARTS) - set(prints) else 0
+        found = [asdict(row) for row in rows]
+        screen.json({"folder": str(folder), "ok": sound, "files": found, "fingerprints": prints})
+    else:
+        screen.out.print(_table(rows))
+        for part, fingerprint in prints.items():
+            screen.line(f"{part:10} {fingerprint}")
+    return 0 if sound else 1
 
 
-def _problems(folder: Path) -> list[str]:
-    """What is wrong with the language model's files and with the weights beside it; sentences."""
-    from ..anygpt_model.checkpoints import LANGUAGE, load_tensors
-    from ..anygpt_model.vocabulary import Vocabulary
+def _table(rows: Sequence[Row]) -> Table:
+    from rich.table import Table
 
-    found = []
-    for look in (lambda: Vocabulary.from_folder(folder / LANGUAGE), lambda: load_tensors(folder / LANGUAGE)):
-        try:
-            look()
-        except AnyloomError as error:
-            found.append(str(error))
-    return found
+    table = Table("part", "file", "tensors", "unexpected", "type", "", box=None, header_style="dim")
+    for row in rows:
+        verdict = "ok" if row.ok else row.sentence or "not ok"
+        counts = f"{row.found} of {row.expected}"
+        table.add_row(row.part, row.file, counts, str(row.unexpected or ""), row.dtype, verdict)
+    return table
 
 
 @models.command()
 @click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask; sizes and licences are shown all the same.")
 @AS_JSON
-def fetch(name: str, as_json: bool) -> None:
+def fetch(name: str, yes: bool, as_json: bool) -> None:
     """Get published weights (anygpt-chat or anygpt-base) from the hub, checked and converted once."""
-    from ..anygpt_model.checkpoints import PUBLISHED
+    from ..anygpt_model.hub import fetch as fetched
 
-    if name not in PUBLISHED:
-        raise UnknownName(f"There are no published weights named {name!r}; use one of {', '.join(PUBLISHED)}.")
-    fetched = _fetcher()(name)
     screen = Screen(as_json)
-    screen.line(f"{name} is in {fetched}.")
+    ask = None if yes or as_json else (lambda _: click.confirm("Fetch all of it?", err=True))
+    folder = fetched(name, tell=screen.remark, agree=ask)
+    screen.line(f"{name} is in {folder}.")
     if as_json:
-        screen.json({"model": name, "folder": str(fetched)})
-
-
-def _fetcher() -> Any:
-    try:
-        from ..anygpt_model.fetching import fetch as fetched
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"Fetching needs {error.name}, which is not installed; run: pip install 'anyloom[hub]'."
-        ) from None
-    return fetched
+        screen.json({"model": name, "folder": str(folder)})

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ..anygpt_model.errors import InputError
+from ..anygpt_model.errors import AnyloomError, InputError
 from . import replays
 from .console import Screen
+from .files import write_file
 from .opening import opened_store
+
+if TYPE_CHECKING:
+    from ..anygpt_model.values import Turn
+    from ..storage.store import Store
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -53,8 +60,9 @@ def list_(conversation: str | None, conversations: bool, search: str | None, lim
 
 @traces.command()
 @click.argument("turn")
+@click.option("--html", type=FILE, help="Write one self-contained page instead.")
 @AS_JSON
-def show(turn: str, as_json: bool) -> None:
+def show(turn: str, html: Path | None, as_json: bool) -> None:
     """One turn in full: TURN is its id or the first 8 characters."""
     from ..storage.documents import turn_document
     from .views import show_turn
@@ -62,10 +70,39 @@ def show(turn: str, as_json: bool) -> None:
     screen = Screen(as_json)
     with opened_store() as store:
         found = store.turn(turn)
+        if html is not None:
+            write_file(html, _page(store, found).encode())
+            screen.line(f"The page is {html}.")
+        elif not as_json:
+            show_turn(screen.out, found, [child.id for child in store.children(found.id)])
         if as_json:
             screen.json({**turn_document(found), "hash": found.hash})
-        else:
-            show_turn(screen.out, found, [child.id for child in store.children(found.id)])
+
+
+def _page(store: Store, turn: Turn) -> str:
+    """The turn's page; ids get their token strings where the model is on this machine."""
+    from ..anygpt_model.checkpoints import LANGUAGE, model_folder
+    from ..anygpt_model.vocabulary import Vocabulary
+    from .page import turn_page
+
+    try:
+        vocabulary = Vocabulary.from_folder(model_folder(turn.model) / LANGUAGE)
+        strings = [vocabulary.string(token) for token in turn.generation.ids]
+    except AnyloomError:
+        strings = []
+    return turn_page(turn, store.get, strings, list(_tree(store, turn)))
+
+
+def _tree(store: Store, turn: Turn) -> Iterator[tuple[int, str, str]]:
+    """The line of turns to this one and all that follow it: (depth, id, words)."""
+    line = store.lineage(turn.id)
+    for depth, one in enumerate(line):
+        yield depth, one.id, " ".join(part.text for part in one.request if part.text)[:60]
+    waiting = [(len(line), child) for child in reversed(store.children(turn.id))]
+    while waiting:
+        depth, child = waiting.pop()
+        yield depth, child.id, child.asked[:60]
+        waiting += [(depth + 1, next_) for next_ in reversed(store.children(child.id))]
 
 
 @traces.command()
