@@ -21,8 +21,9 @@ from pydantic import ConfigDict, Field
 from ..anygpt_model.errors import InputError
 from ..anygpt_model.values import Media, Modality
 from ..nodes.messages import media_block
+from ..nodes.ports import Keeper
 from ..nodes.state import Context
-from .conversation import Graph, build_graph
+from .conversation import Graph, build_graph, memory_store
 from .isolation import invoked, streamed
 
 
@@ -57,13 +58,19 @@ class ChatAnyGPT(BaseChatModel):
         return {"model": self.model if self.engine is None else self.engine.name, **self._options({})}
 
     @cached_property
+    def keeper(self) -> Keeper:
+        """The store that handles refer to."""
+        kept: Keeper = self.store if self.store is not None else memory_store()
+        return kept
+
+    @cached_property
     def graph(self) -> Graph:
         """The compiled graph behind this model."""
         if self.engine is None:
             from ..anygpt_model.engine import load_engine
 
             self.engine = load_engine(self.model)
-        return build_graph(self.engine, self.store, checkpointer=False)
+        return build_graph(self.engine, self.keeper, checkpointer=False)
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
         """Refused: AnyGPT was not trained to call tools."""

@@ -7,6 +7,7 @@ raw ids; only foreign messages are encoded afresh. Knows no codec.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
@@ -14,8 +15,8 @@ from langgraph.runtime import Runtime
 
 from ..anygpt_model import dialogue
 from ..anygpt_model.dialogue import Message
-from ..anygpt_model.errors import ContextFull, InputError
-from ..anygpt_model.values import Modality, Part, Request, Span
+from ..anygpt_model.errors import ContextFull, InputError, UnknownName
+from ..anygpt_model.values import Bounds, Modality, Part, Request, Span
 from ..anygpt_model.vocabulary import INSTRUCTION, Vocabulary
 from .options import bounds, sampling
 from .options import modality as modality_named
@@ -44,10 +45,19 @@ def generate(
     """The prompt's ids and what the language model made of them."""
     options = runtime.context or Context()
     prompt, dropped = prompt_ids(conversation(state, keeper), options, engine)
-    request = Request(tuple(prompt), state["seed"], bounds(options), sampling(options))
+    request = Request(tuple(prompt), state["seed"], bounds_here(options, engine), sampling(options))
     stream = TokenStream(engine.vocabulary, runtime.stream_writer)
     [generation] = engine.language_model.generate([request], stream, cancelled)
     return {"prompt": prompt, "dropped": dropped, "generation": pack(generation)}
+
+
+def bounds_here(options: Context, engine: Engine) -> Bounds:
+    """The call's bounds, within what the engine was opened with. Raises UnknownName for a wish that is outside."""
+    wanted = bounds(options)
+    if wanted.to is not None and wanted.to not in engine.modalities:
+        known = ", ".join(sorted(engine.modalities))
+        raise UnknownName(f"This engine was opened without {wanted.to}; ask for one of {known}.")
+    return replace(wanted, modalities=wanted.modalities & engine.modalities)
 
 
 def conversation(state: State, keeper: Keeper) -> list[list[Message]]:

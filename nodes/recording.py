@@ -15,9 +15,9 @@ from langgraph.runtime import Runtime
 from langgraph.types import Overwrite
 
 from ..anygpt_model.values import Part, Turn
-from .generation import request_parts
+from .generation import bounds_here, request_parts
 from .messages import reply_message
-from .options import bounds, sampling
+from .options import sampling
 from .packing import unpack
 from .ports import Keeper
 from .state import Context, Event, PartState, State, part_value
@@ -56,7 +56,7 @@ def make_turn(state: State, options: Context, engine: Engine) -> Turn:
         reply=reply_parts(state),
         prompt=tuple(state["prompt"]),
         generation=unpack(state["generation"], state["seed"]),
-        bounds=bounds(options),
+        bounds=bounds_here(options, engine),
         sampling=sampling(options),
         model=engine.name,
         fingerprints=dict(engine.fingerprints),

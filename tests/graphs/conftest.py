@@ -103,6 +103,7 @@ class FakeEngine:
     template = "MMGPT"
     versions: ClassVar[dict[str, str]] = {"python": "3"}
     context_length = 1024
+    modalities = frozenset(Modality)
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
