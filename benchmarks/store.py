@@ -27,14 +27,16 @@ from anyloom.storage.turns import append
 
 LONG = 10_000
 BASE = 1000
-GENERATION = "model, prompt, ids, logprobs, margins, prompt_tokens, tokens, finish, seed, bounds, sampling, fingerprints, versions"
+SETTINGS = "finish, seed, bounds, sampling, fingerprints, versions"
+GENERATION = f"model, prompt, ids, logprobs, margins, prompt_tokens, tokens, {SETTINGS}"
 PART = "side, position, modality, media, description, span, span_modality, kind, generated, seed"
 COPIES = (
     "INSERT INTO conversations SELECT id || :name, created + :add, updated + :add FROM conversations"
     " WHERE id NOT LIKE '% copy %'",
     "INSERT INTO turns SELECT number + :add, :mark || substr(id, 3), conversation || :name, :mark || substr(parent, 3),"
     " run || :name, created, at + :add, dropped, options, digest, hash, erased FROM turns WHERE number <= 1000",
-    f"INSERT INTO generations (turn, {GENERATION}) SELECT turn + :add, {GENERATION} FROM generations WHERE turn <= 1000",
+    f"INSERT INTO generations (turn, {GENERATION}) SELECT turn + :add, {GENERATION}"
+    " FROM generations WHERE turn <= 1000",
     f"INSERT INTO parts (turn, text, {PART}) SELECT turn + :add, text || :name, {PART} FROM parts WHERE turn <= 1000",
     "INSERT INTO timings SELECT turn + :add, node, seconds FROM timings WHERE turn <= 1000",
     "INSERT INTO search (rowid, words) SELECT rowid + :add, words || :name FROM search WHERE rowid <= 1000",
@@ -48,7 +50,7 @@ def make_turn(number: int, tokens: int, parent: str | None, draw: random.Random)
     ids = tuple(draw.randrange(53_000) for _ in range(tokens))
     said = " ".join(draw.choices(WORDS, k=12))
     return Turn(
-        id=f"{draw.getrandbits(128):032x}",
+        id=f"00{draw.getrandbits(120):030x}",
         conversation=f"conversation {number // 10}",
         parent=parent,
         run=f"run {number}",
@@ -178,8 +180,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = long_turns(Path(folder)) | many_turns(Path(folder), options.turns)
-    print(f"{options.turns:,} turns\n{table(found.items())}")
+        found = long_turns(Path(folder))
+        print(f"Turns of {LONG:,} tokens\n{table(found.items())}\n", flush=True)
+        found |= (many := many_turns(Path(folder), options.turns))
+    print(f"{options.turns:,} turns\n{table(many.items())}")
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -24,6 +24,7 @@ HASH = re.compile(r"sha256:([0-9a-f]{64})\Z")
 LEFTOVER = re.compile(r"(?P<host>[^~]*)~(?P<process>\d+)~[0-9a-f]+\.tmp\Z")
 INCOMING = "incoming"
 BROKEN = "broken"
+OWNER = "owner"
 
 
 def hash_of(data: bytes) -> str:
@@ -56,6 +57,24 @@ class BlobFiles:
         self._root = str(root).rstrip("/")
         self._local = type(self._files).__name__ == "LocalFileSystem"
 
+    def claim(self, store: str) -> None:
+        """Mark the folder as the one of the store with that identity. Raises StoreError if it is another's.
+
+        What one store does not know would be an orphan to its doctor, so two stores never share a folder.
+        """
+        marker = f"{self._root}/{OWNER}"
+        try:
+            owner = self._files.cat_file(marker).decode().strip()
+        except FileNotFoundError:
+            self._write(marker, f"{store}\n".encode())
+            return
+        except OSError as error:
+            raise StoreError(f"The blob folder {self.url} can't be read ({error.strerror or error}).") from error
+        if owner != store:
+            raise StoreError(
+                f"The blob folder {self.url} belongs to another store; give each store a folder of its own."
+            )
+
     def write(self, data: bytes) -> str:
         """Keep `data` and return its hash; it is on disk before this returns. Raises StoreError."""
         name = hash_of(data)
@@ -79,7 +98,7 @@ class BlobFiles:
     def _write_local(self, path: Path, data: bytes) -> None:
         incoming = Path(self._root, INCOMING)
         incoming.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = incoming / f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}.tmp"
         try:
             with temporary.open("xb") as file:

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, select
 
-from ..anygpt_model.values import Turn
 from .database import Database
 from .documents import chain, digest
-from .rows import load_turns
+from .rows import load_numbered
 from .tables import TurnRow
 
 PAGE = 200
 """Turns that are in memory at a time."""
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,9 @@ def verify_chain(database: Database) -> ChainReport:
     hashes: dict[str, str] = {}
     while rows := _page(database, last):
         with database.reading() as connection:
-            for row in rows:
-                breaks += _check(connection, row, hashes)
+            derived = _digests(connection, [row.number for row in rows if row.erased is None])
+        for row in rows:
+            breaks += _check(row, derived, hashes)
         checked += len(rows)
         erased += sum(row.erased is not None for row in rows)
         last = rows[-1].number
@@ -69,25 +70,25 @@ def _page(database: Database, after: int) -> list[Row[Any]]:
         return list(connection.execute(page))
 
 
-def _check(connection: Connection, row: Row[Any], hashes: dict[str, str]) -> list[Break]:
+def _digests(connection: Connection, numbers: list[int]) -> dict[int, str]:
+    """The digest of each turn's content as it is stored, or why it can't be read."""
+    try:
+        return {number: digest(turn) for number, turn in load_numbered(connection, numbers).items()}
+    except UNREADABLE as error:
+        if len(numbers) == 1:
+            return {numbers[0]: f"unreadable ({error})"}
+        return {number: said for one in numbers for number, said in _digests(connection, [one]).items()}
+
+
+def _check(row: Row[Any], derived: dict[int, str], hashes: dict[str, str]) -> list[Break]:
     """`hashes` are the derived ones of all turns so far: one altered hash breaks one link, not all after it."""
     found: list[Break] = []
-    if row.erased is None:
-        derived = content_digest(connection, row.number)
-        if derived != row.digest:
-            found.append(Break(row.id, "content", row.digest, derived))
+    content = derived.get(row.number, "missing")
+    if row.erased is None and content != row.digest:
+        found.append(Break(row.id, "content", row.digest, content))
     if row.parent is not None and row.parent not in hashes:
         found.append(Break(row.id, "parent", row.parent, "missing"))
     hashes[row.id] = chain(row.digest, hashes.get(row.parent) if row.parent else None)
     if hashes[row.id] != row.hash:
         found.append(Break(row.id, "hash", row.hash, hashes[row.id]))
     return found
-
-
-def content_digest(connection: Connection, number: int) -> str:
-    """The digest of a stored turn's content, or why it can't be read."""
-    try:
-        found: list[Turn] = load_turns(connection, [number])
-    except (ValueError, TypeError, KeyError) as error:
-        return f"unreadable ({error})"
-    return digest(found[0]) if found else "missing"

@@ -73,6 +73,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction: committed as a whole or not at all. Raises StoreError; Conflict for a key that is taken."""
+        self._shed_parent()
         with self._turnstile if not self.postgres else _open_door(), self._transaction("IMMEDIATE") as connection:
             yield connection
 

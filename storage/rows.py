@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import numpy as np
 from sqlalchemy import Connection, Row, insert, select
 
 from ..anygpt_model.values import Finish, Generation, Modality, Part, Span, Turn
+from .columns import float_bytes, integer_bytes
 from .documents import bounds_document, media_document, read_bounds, read_media, read_sampling, sampling_document
 from .tables import GenerationRow, PartRow, TimingRow, TurnRow
 
@@ -30,6 +33,31 @@ def seconds_of(created: str) -> float:
 def now() -> str:
     """This moment in UTC, ISO 8601 with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def dense(turn: Turn) -> Turn:
+    """The same turn with arrays in place of tuples: converted once, for the digest and for the columns."""
+    made = turn.generation
+    swift = replace(made, ids=_integers(made.ids), logprobs=_reals(made.logprobs), margins=_reals(made.margins))
+    return replace(
+        turn,
+        request=tuple(map(_dense_part, turn.request)),
+        reply=tuple(map(_dense_part, turn.reply)),
+        prompt=_integers(turn.prompt),
+        generation=swift,
+    )
+
+
+def _dense_part(part: Part) -> Part:
+    return part if part.span is None else replace(part, span=Span(part.span.modality, _integers(part.span.ids)))
+
+
+def _integers(values: Sequence[int]) -> Any:
+    return np.frombuffer(integer_bytes(values), dtype="<i8")
+
+
+def _reals(values: Sequence[float]) -> Any:
+    return np.frombuffer(float_bytes(values), dtype="<f8")
 
 
 def insert_turn(connection: Connection, turn: Turn, digest: str, at: float) -> int:
@@ -102,10 +130,16 @@ def _part_values(number: int, side: str, position: int, part: Part) -> dict[str,
 def load_turns(connection: Connection, numbers: Iterable[int]) -> list[Turn]:
     """The turns with these numbers, in this order; erased ones are left out."""
     wanted = list(numbers)
-    found: dict[int, Turn] = {}
-    for start in range(0, len(wanted), BATCH):
-        found.update(_load(connection, wanted[start : start + BATCH]))
+    found = load_numbered(connection, wanted)
     return [found[number] for number in wanted if number in found]
+
+
+def load_numbered(connection: Connection, numbers: Sequence[int]) -> dict[int, Turn]:
+    """Number -> turn; erased ones are left out."""
+    found: dict[int, Turn] = {}
+    for start in range(0, len(numbers), BATCH):
+        found.update(_load(connection, numbers[start : start + BATCH]))
+    return found
 
 
 def _load(connection: Connection, numbers: Sequence[int]) -> dict[int, Turn]:

@@ -1,16 +1,17 @@
 """The version of the schema: a new database gets it, an older one is upgraded, a newer one is refused.
 
-Alembic is imported only where there is something to upgrade, so that opening a store stays fast. Knows no table.
+Alembic is imported only where there is something to upgrade, so that opening a store stays fast.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, select, text
 
 from ..anygpt_model.errors import StoreError
 from .database import Database
+from .tables import Fact
 
 VERSION_TABLE = "anyloom_schema"
 REVISIONS = ("0001", "0002")
@@ -27,6 +28,12 @@ def ensure(database: Database) -> None:
     if found != REVISIONS[-1]:
         with database.writing() as connection:
             upgrade(connection, database)
+
+
+def identity(database: Database) -> str:
+    """The name that the store got when it was made: a copy of the database keeps it."""
+    with database.reading() as connection:
+        return str(connection.scalar(select(Fact.value).where(Fact.name == "store")))
 
 
 def current(connection: Connection) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from itertools import groupby
 
 from sqlalchemy import Connection, bindparam, select, text
 
@@ -43,11 +44,8 @@ def reindex(connection: Connection) -> None:
     rows = connection.execute(
         select(PartRow.turn, PartRow.text).where(PartRow.text.is_not(None)).order_by(PartRow.turn)
     )
-    gathered: dict[int, list[str]] = {}
-    for turn, passage in rows:
-        gathered.setdefault(turn, []).append(passage or "")
-    for turn, passages in gathered.items():
-        index(connection, turn, passages)
+    for turn, some in groupby(rows.all(), key=lambda row: int(row[0])):
+        index(connection, turn, [row[1] or "" for row in some])
 
 
 def index(connection: Connection, turn: int, passages: Iterable[str]) -> None:

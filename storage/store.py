@@ -26,7 +26,7 @@ from .lifecycle import Erased, Lifecycle
 from .listing import ConversationSummary, Listing, TurnSummary
 from .media import MediaShelf
 from .memo import Codes, MemoTable
-from .schema import ensure
+from .schema import ensure, identity
 from .turns import TurnLog
 from .voices import VoiceTable
 
@@ -36,6 +36,8 @@ class Store:
 
     def __init__(self, database: Database, files: BlobFiles) -> None:
         ensure(database)
+        if not database.in_memory:
+            files.claim(identity(database))
         self.database = database
         self.files = files
         self.log = TurnLog(database)

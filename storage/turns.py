@@ -15,7 +15,7 @@ from ..anygpt_model.values import Turn
 from . import search
 from .database import Conflict, Database, upsert
 from .documents import chain, digest
-from .rows import insert_content, insert_turn, load_turns, seconds_of
+from .rows import dense, insert_content, insert_turn, load_turns, seconds_of
 from .tables import Conversation, MediaRow, TurnRow
 
 SHORTEST = 8
@@ -33,11 +33,12 @@ class TurnLog:
 
         Raises UnknownName if the parent is not in the store, StoreError if a medium was not put, or the id is taken.
         """
-        content = digest(turn)
-        at = _moment(turn)
+        at, swift = _moment(turn), dense(turn)
+        content = digest(swift)
         try:
             with self._database.writing() as connection:
-                return self.by_run(connection, turn.run) or append(connection, turn, content, at)
+                before = self.by_run(connection, turn.run)
+                return before or replace(turn, hash=append(connection, swift, content, at).hash)
         except Conflict as conflict:
             with self._database.reading() as connection:
                 before = self.by_run(connection, turn.run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +108,8 @@ def test_a_description_must_fit_its_bytes(store: Store) -> None:
 
 def test_the_same_bytes_are_kept_once(store: Store, tmp_path: Path) -> None:
     for _ in range(2):
-        store.put(b"same", medium(b"same"))
-    assert len([path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]) == 1
+        kept = store.put(b"same", medium(b"same"))
+    assert len([path for path in (tmp_path / "blobs").rglob("*") if path.name == kept.hash[7:]]) == 1
 
 
 def test_codes_are_remembered_per_fingerprint(store: Store) -> None:
@@ -186,6 +187,22 @@ def test_the_store_is_found_by_environment(tmp_path: Path, monkeypatch: pytest.M
 def test_two_databases_have_two_blob_folders(tmp_path: Path) -> None:
     with open_store(tmp_path / "a.db") as a, open_store(tmp_path / "b.db") as b:
         assert a.files.url != b.files.url
+
+
+def test_a_blob_folder_has_one_owner(tmp_path: Path) -> None:
+    shared = str(tmp_path / "blobs")
+    for _ in range(2):
+        open_store(tmp_path / "a.db", blobs=shared).close()
+    with pytest.raises(StoreError, match="belongs to another store"):
+        open_store(tmp_path / "b.db", blobs=shared)
+
+
+def test_threads_share_a_store() -> None:
+    with memory_store() as store, ThreadPoolExecutor(8) as pool:
+        kept = store.put(b"x", medium(b"x"))
+        turns = list(pool.map(lambda n: store.record(make_turn(f"turn {n}", asked=kept)), range(24)))
+        assert list(pool.map(lambda turn: store.turn(turn.id), turns)) == turns
+        assert store.verify_chain().checked == 24
 
 
 def test_storage_needs_no_tensor_library() -> None:

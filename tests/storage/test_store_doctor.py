@@ -48,7 +48,7 @@ def test_orphans_wait_for_their_grace(store: Store) -> None:
 
 def test_a_temporary_file_of_a_dead_writer_goes_at_once(store: Store) -> None:
     incoming = Path(store.files.url, "incoming")
-    incoming.mkdir(parents=True)
+    incoming.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     import os

@@ -1,4 +1,6 @@
-"""Conversations, turns and their content, media, memo, voices."""
+"""The store's identity, conversations, turns and their content, media, memo, voices."""
+
+import uuid
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +13,14 @@ NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the first tables."""
+    """Make the first tables and name the store."""
+    facts = op.create_table(
+        "facts",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_facts"),
+    )
+    op.bulk_insert(facts, [{"name": "store", "value": uuid.uuid4().hex}])
     _conversations()
     _media()
     _content()
@@ -23,6 +32,7 @@ def downgrade() -> None:
     for table in ("voices", "memo_media", "memo_codes", "timings", "parts", "generations", "media", "turns"):
         op.drop_table(table)
     op.drop_table("conversations")
+    op.drop_table("facts")
 
 
 def _conversations() -> None:

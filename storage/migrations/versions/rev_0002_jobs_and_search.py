@@ -1,6 +1,4 @@
-"""Jobs and their items, the store's identity, and full-text search, filled from the turns that are there."""
-
-import uuid
+"""Jobs and their items, and full-text search, filled from the turns that are there."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,22 +13,15 @@ NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables, name the store, index the words of all turns."""
+    """Make the tables, index the words of all turns."""
     _jobs()
-    facts = op.create_table(
-        "facts",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("value", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name="pk_facts"),
-    )
-    op.bulk_insert(facts, [{"name": "store", "value": uuid.uuid4().hex}])
     create_index(op.get_bind())
     reindex(op.get_bind())
 
 
 def downgrade() -> None:
     """Drop them."""
-    for table in ("search", "facts", "items", "jobs"):
+    for table in ("search", "items", "jobs"):
         op.execute(f"DROP TABLE {table}")
 
 
