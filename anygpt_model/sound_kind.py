@@ -73,6 +73,7 @@ def _detector() -> Any:
     file = Path(package.origin).parent / "data/silero_vad.jit" if package and package.origin else None
     if file is None or not file.exists():
         raise CheckpointError("Telling speech from music needs the package silero-vad; install it or say which it is.")
+    load: Any = torch.jit.load
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript, the form in which the detector is shipped
-        return torch.jit.load(str(file), map_location="cpu").eval()
+        return load(str(file), map_location="cpu").eval()
