@@ -119,7 +119,7 @@ def _shapes(build: Callable[[], Any]) -> Shapes:
 
 
 def _llm(folder: Path) -> list[Row]:
-    from .llama import LlamaShape
+    from .llama_shape import LlamaShape
     from .vocabulary import Vocabulary
 
     shape = LlamaShape.from_folder(folder)

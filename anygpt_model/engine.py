@@ -49,7 +49,8 @@ class Engine:
         """decoding: slots, queue and prefix_bytes, as Live takes them."""
         from .language_model import Live
         from .legality import Grammar
-        from .llama import Llama, LlamaShape
+        from .llama import Llama
+        from .llama_shape import LlamaShape
 
         self.name = name
         self.folder = folder

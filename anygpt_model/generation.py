@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .caches import Prefix, Slots
 from .errors import InputError
-from .legality import Automaton, Grammar, Legal
-from .llama import PREFILL_CHUNK, Llama, Prefix, Slots
+from .legal_ids import Legal
+from .legality import Automaton, Grammar
+from .llama import PREFILL_CHUNK, Llama
 from .modalities import spec
 from .sampling import Decision, decide
 from .values import Finish, Generation, Modality, Request, Sampling

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .errors import ReplayError
 from .generation import Batch, Decider
-from .legality import Grammar, Legal
+from .legal_ids import Legal
+from .legality import Grammar
 from .llama import PREFILL_CHUNK, Llama
 from .sampling import border_distance
 from .scheduler import Cancelled, OnToken, Scheduler

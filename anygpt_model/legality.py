@@ -7,77 +7,19 @@ seconds become frames by the rates that it is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .errors import ContextFull, InputError, UnknownName
+from .legal_ids import Legal, Ranges, interned, merged
 from .modalities import spec
 from .values import Bounds, Finish, Modality
 from .vocabulary import INSTRUCTION, RESPONSE, Vocabulary
 
-Ranges = tuple[tuple[int, int], ...]
-"""Id ranges (start, stop), ascending."""
 Transcript = Literal["none", "open", "done"]
-_WIDE = 8
-"""Ranges at least this wide are slices of the output layer; narrower ones are gathered column by column."""
 _REMEMBERED_RULES, _REMEMBERED_STATES = 64, 4096
 _PREAMBLE = 128
 """Text ids in a run while the demanded medium is still to come: a model that would rather stop must not ramble on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Legal:
-    """The ids that may come next, in the order in which their logits are computed: `slices`, then `singles`.
-
-    modality: whose sampling settings draw the id.
-    """
-
-    modality: Modality
-    slices: Ranges
-    singles: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """How many ids may come next."""
-        return sum(stop - start for start, stop in self.slices) + len(self.singles)
-
-    def __contains__(self, token: int) -> bool:
-        return token in self.singles or any(start <= token < stop for start, stop in self.slices)
-
-    def ids(self) -> NDArray[np.int64]:
-        """All of them as an array [size], in order."""
-        return _ids(self)
-
-
-@lru_cache(maxsize=512)
-def _ids(legal: Legal) -> NDArray[np.int64]:
-    pieces = [np.arange(start, stop, dtype=np.int64) for start, stop in legal.slices]
-    found = np.concatenate([*pieces, np.asarray(legal.singles, dtype=np.int64)])
-    found.setflags(write=False)
-    return found
-
-
-@lru_cache(maxsize=4096)
-def _legal(modality: Modality, ranges: Ranges) -> Legal:
-    """Interned, so that equal sets are one object and their slices are prepared once."""
-    slices = tuple(pair for pair in ranges if pair[1] - pair[0] >= _WIDE)
-    narrow = tuple(token for start, stop in ranges if stop - start < _WIDE for token in range(start, stop))
-    return Legal(modality, slices, narrow)
-
-
-def _merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
-        if merged and merged[-1][1] >= start:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-        else:
-            merged.append((start, stop))
-    return tuple(merged)
 
 
 class State(NamedTuple):
@@ -111,7 +53,7 @@ class Grammar:
         self.vocabulary = vocabulary
         self.frame_rates = dict(frame_rates or {})
         ids = sorted(vocabulary.text_ids)
-        self.text = _merged((token, token + 1) for token in ids)
+        self.text = merged((token, token + 1) for token in ids)
         self.stops = tuple((token, token + 1) for token in sorted(vocabulary.stop_ids))
         both = vocabulary.has(INSTRUCTION) and vocabulary.has(RESPONSE)
         self.instruction = vocabulary.id(INSTRUCTION) if both else None
@@ -190,7 +132,7 @@ class Rules:
             if len(self._options) >= _REMEMBERED_STATES:
                 self._options.clear()
             steps = tuple((ranges, after, self.least(after)) for ranges, after in self.steps(state))
-            legal = _legal(state.open or Modality.TEXT, _merged(pair for ranges, _, _ in steps for pair in ranges))
+            legal = interned(state.open or Modality.TEXT, merged(pair for ranges, _, _ in steps for pair in ranges))
             known = self._options[state] = Options(steps, legal, max(least for _, _, least in steps) if steps else 0)
         return known
 
@@ -328,5 +270,5 @@ class Automaton:
             self._fitting, self._legal = options.steps, options.legal
             return
         self._fitting = tuple(step for step in options.steps if step[2] < self.room)
-        ranges = _merged(pair for ranges, _, _ in self._fitting for pair in ranges)
-        self._legal = _legal(self.state.open or Modality.TEXT, ranges)
+        ranges = merged(pair for ranges, _, _ in self._fitting for pair in ranges)
+        self._legal = interned(self.state.open or Modality.TEXT, ranges)

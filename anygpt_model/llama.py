@@ -8,12 +8,9 @@ transformers' LlamaForCausalLM to float32 rounding. Knows no token, no sampling,
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,85 +18,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .caches import PAD, Prefix, Slots
 from .errors import CheckpointError
-from .legality import Legal
+from .legal_ids import Legal
+from .llama_shape import LlamaShape
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-PAD = 16
-"""Attention lengths are padded to a multiple of this; the padding changes no bit of the result."""
 PREFILL_CHUNK = 256
 _COLUMNS = 1 << 19
 """Elements of a weight that one product reads on a CPU: larger ones are slower a column when the rows are few."""
 _NARROW = 8
 """Columns that a gathered part of the output layer has at least: a single one would take another kernel."""
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaShape:
-    """The sizes of config.json that matter here."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    positions: int
-    eps: float
-    theta: float
-    tied: bool
-
-    @classmethod
-    def from_folder(cls, folder: Path) -> LlamaShape:
-        """Read FOLDER/config.json. Raises CheckpointError for a missing file or a network that isn't a plain Llama."""
-        path = folder / "config.json"
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing; a language model's folder needs its config.json.")
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        plain = config.get("model_type") == "llama" and kind == "default"
-        if not plain or config.get("attention_bias") or config.get("mlp_bias"):
-            raise CheckpointError(
-                f"{path} describes a {config.get('model_type')} with {kind} positions; "
-                "AnyGPT's language model is a Llama with default positions and no biases."
-            )
-        heads = config["num_attention_heads"]
-        return cls(
-            hidden=config["hidden_size"],
-            intermediate=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            vocabulary=config["vocab_size"],
-            positions=config.get("max_position_embeddings", 2048),
-            eps=config.get("rms_norm_eps", 1e-6),
-            theta=float(config.get("rope_theta") or rope.get("rope_theta") or 10_000.0),
-            tied=bool(config.get("tie_word_embeddings", False)),
-        )
-
-    def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor of the checkpoint, by its published name, with its shape."""
-        h, q, kv = self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim
-        shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocabulary, h)}
-        for layer in range(self.layers):
-            shapes |= {
-                f"model.layers.{layer}.self_attn.q_proj.weight": (q, h),
-                f"model.layers.{layer}.self_attn.k_proj.weight": (kv, h),
-                f"model.layers.{layer}.self_attn.v_proj.weight": (kv, h),
-                f"model.layers.{layer}.self_attn.o_proj.weight": (h, q),
-                f"model.layers.{layer}.mlp.gate_proj.weight": (self.intermediate, h),
-                f"model.layers.{layer}.mlp.up_proj.weight": (self.intermediate, h),
-                f"model.layers.{layer}.mlp.down_proj.weight": (h, self.intermediate),
-                f"model.layers.{layer}.input_layernorm.weight": (h,),
-                f"model.layers.{layer}.post_attention_layernorm.weight": (h,),
-            }
-        shapes["model.norm.weight"] = (h,)
-        if not self.tied:
-            shapes["lm_head.weight"] = (self.vocabulary, h)
-        return shapes
 
 
 class Linear:
@@ -138,19 +67,6 @@ class Layer:
     gate: Linear
     up: Linear
     down: Linear
-
-
-class Prefix:
-    """Keys and values of one sequence: [layers, 2, kv heads, positions, head_dim], `length` of them filled."""
-
-    def __init__(self, data: Tensor, length: int = 0) -> None:
-        self.data = data
-        self.length = length
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return self.data.numel() * self.data.element_size()
 
 
 class Llama:
@@ -336,48 +252,6 @@ class Llama:
         return True
 
 
-class Slots:
-    """The caches of all sequences being decoded: a row each of [slots, kv heads, positions, head_dim] a layer.
-
-    Memory of a row is touched only as far as a sequence has come, and rows are used from the first on.
-    """
-
-    def __init__(self, model: Llama, count: int, positions: int) -> None:
-        s = model.shape
-        size = (count, s.kv_heads, -(-positions // PAD) * PAD, s.head_dim)
-        self.count = count
-        self.keys = [_zeros(size, model) for _ in range(s.layers)]
-        self.values = [_zeros(size, model) for _ in range(s.layers)]
-
-    @torch.inference_mode()
-    def install(self, slot: int, prefix: Prefix) -> None:
-        """Copy a prefilled sequence into row `slot`."""
-        for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
-            keys[slot, :, : prefix.length] = prefix.data[layer, 0, :, : prefix.length]
-            values[slot, :, : prefix.length] = prefix.data[layer, 1, :, : prefix.length]
-
-    @torch.inference_mode()
-    def extract(self, slot: int, length: int) -> Prefix:
-        """A copy of the first `length` positions of row `slot`."""
-        pairs = zip(self.keys, self.values, strict=True)
-        data = torch.stack([torch.stack([keys[slot, :, :length], values[slot, :, :length]]) for keys, values in pairs])
-        return Prefix(data, length)
-
-    @torch.inference_mode()
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy row `source` over row `target`."""
-        for rows in (*self.keys, *self.values):
-            rows[target, :, :length] = rows[source, :, :length]
-
-
-def _zeros(size: tuple[int, ...], model: Llama) -> Tensor:
-    """Zeros whose memory is taken only when touched, on a CPU. Masked values get multiplied too: keep them finite."""
-    if model.device.type != "cpu":
-        return torch.zeros(size, dtype=model.dtype, device=model.device)
-    flat = np.zeros(math.prod(size) * model.embedding.element_size(), dtype=np.uint8)
-    return torch.from_numpy(flat).view(model.dtype).view(size)
-
-
 def _paired(weight: Tensor, head_dim: int) -> Tensor:
     """Reorder each head's rows so that the two halves that rotate together lie side by side, as complex numbers do."""
     heads = weight.view(-1, 2, head_dim // 2, weight.shape[1])
@@ -393,5 +267,5 @@ def _rotations(shape: LlamaShape, positions: int) -> Tensor:
 
 def _turn(x: Tensor, turns: Tensor) -> Tensor:
     """Rotate x [n, heads, head_dim] by turns [n, 1, head_dim / 2]."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)

@@ -107,9 +107,9 @@ def border_distance(
         return FORCED_MARGIN
     scores = _scores(logits.astype(np.float64), sampling, repeated)
     border = _border(scores, sampling)
-    outside = (scores < border).nonzero()[0] if border is not None else []
-    if border is None or not len(outside):
+    if border is None or not (scores < border).any():
         return FORCED_MARGIN
+    outside = (scores < border).nonzero()[0]
     noisy = scores + gumbel(seed, step, ids)
     chosen = int(np.where(scores >= border, noisy, -np.inf).argmax())
     distance = float(scores[chosen] - scores[outside].max())

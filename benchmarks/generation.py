@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from anyloom.anygpt_model.engine import Engine, load_engine
-from anyloom.anygpt_model.legality import Grammar, Legal, State
+from anyloom.anygpt_model.legal_ids import Legal
+from anyloom.anygpt_model.legality import Grammar, State
 from anyloom.anygpt_model.values import Bounds, Finish, Modality, Request
 
 SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 50, "top_p": 1.0}

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from anyloom.anygpt_model.caches import Slots
 from anyloom.anygpt_model.generation import Decider, Prefixes
 from anyloom.anygpt_model.grammar import parse
-from anyloom.anygpt_model.legality import Grammar, Legal
-from anyloom.anygpt_model.llama import PREFILL_CHUNK, Llama, Slots
+from anyloom.anygpt_model.legal_ids import Legal
+from anyloom.anygpt_model.legality import Grammar
+from anyloom.anygpt_model.llama import PREFILL_CHUNK, Llama
 from anyloom.anygpt_model.sampling import FORCED_MARGIN, border_distance, decide, gumbel, uniforms
 from anyloom.anygpt_model.values import Bounds, Modality, Request, Sampling
 
