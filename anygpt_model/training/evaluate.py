@@ -7,12 +7,16 @@ real data shuffled give are told. Knows no training.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import CheckpointError
 from .asking import Asker
 from .directions.direction import Case, Direction, Made, Measure, digest
 from .directions.pictures import ImageToText, PictureWorld, TextToImage
@@ -31,37 +35,36 @@ Progress = Callable[[str, int, int], None]
 """Called with what runs, how many of its cases are done, and how many there are."""
 
 
-def directions(work: Path) -> list[Direction]:
-    """Every direction whose data lie under `work`, in the order of the table."""
-    pictures, spoken, music = PictureWorld(work), SpokenWorld(work), MusicWorld(work)
-    return [
-        TextToImage(pictures),
-        TextToImage(pictures, "concept"),
-        ImageToText(pictures),
-        TextToSpeech(spoken),
-        SpeechToText(spoken),
-        SpeechToText(spoken, unseen=True),
-        TextToMusic(music),
-        MusicToText(music),
-        SpokenAnswer(spoken),
-    ]
+def pictures(work: Path) -> list[Direction]:
+    """Text to image and back."""
+    world = PictureWorld(work)
+    return [TextToImage(world), TextToImage(world, "concept"), ImageToText(world)]
 
 
-def evaluate(
-    engine: Engine | None,
-    asked: Iterable[Direction],
-    limit: int = LIMIT,
-    progress: Progress | None = None,
-    asker: Asker | None = None,
-) -> Report:
-    """Ask `engine` the first `limit` held-out cases of every direction and have the answers judged."""
-    began = time.monotonic()
-    asker = asker or (Asker(engine) if engine is not None else None)
-    rows: list[Row] = []
+def speech(work: Path) -> list[Direction]:
+    """Speaking, listening, answering aloud."""
+    world = SpokenWorld(work)
+    return [TextToSpeech(world), SpeechToText(world), SpeechToText(world, unseen=True), SpokenAnswer(world)]
+
+
+def music(work: Path) -> list[Direction]:
+    """Text to music and back."""
+    world = MusicWorld(work)
+    return [TextToMusic(world), MusicToText(world)]
+
+
+GROUPS: dict[str, Callable[[Path], list[Direction]]] = {"pictures": pictures, "speech": speech, "music": music}
+"""What can be evaluated by itself; each opens its own data."""
+
+
+def evaluate(asker: Asker | None, asked: Iterable[Direction], limit: int, progress: Progress | None) -> Iterator[Row]:
+    """Ask the first `limit` held-out cases of every direction and have the answers judged. A direction whose part of
+    the model isn't there is left out, and the log says so."""
     for direction in asked:
-        rows += _judged(direction, limit, asker, progress)
-    name = engine.name if engine is not None else "no model: real data only"
-    return Report(name, machine(), time.monotonic() - began, tuple(rows))
+        try:
+            yield from _judged(direction, limit, asker, progress)
+        except CheckpointError as error:
+            log.warning("%s: left out (%s)", direction.name, error)
 
 
 def _judged(direction: Direction, limit: int, asker: Asker | None, progress: Progress | None) -> list[Row]:
@@ -105,22 +108,44 @@ def measure(
     limit: int = LIMIT,
     device: str | None = None,
     progress: Progress | None = None,
+    groups: Sequence[str] = tuple(GROUPS),
 ) -> Report:
-    """Evaluate `model` (a name or a folder; None: real data only) and write `work/evaluation.json` and `.md`."""
+    """Evaluate `model` (a name or a folder; None: real data only) and write `work/evaluation.json` and `.md`.
+
+    groups: names of GROUPS. Rows of other groups that were measured on the same weights stay. Written after each group.
+    """
     engine = None
     if model is not None:
         from ..engine import load_engine
 
         engine = load_engine(model, device=device)
+    asker = None if engine is None else Asker(engine)
+    name, fingerprint = ("real data only", "") if engine is None else (engine.name, _fingerprint(engine))
+    target = work / ("ceilings" if engine is None else "evaluation")
     try:
-        report = evaluate(engine, directions(work), limit, progress)
+        for group in groups:
+            began = time.monotonic()
+            rows = tuple(evaluate(asker, GROUPS[group](work), limit, progress))
+            report = Report(name, fingerprint, machine(), time.monotonic() - began, rows).joined(_read(target))
+            target.with_suffix(".json").write_text(report.to_json() + "\n", "utf-8")
+            target.with_suffix(".md").write_text(report.to_markdown(), "utf-8")
     finally:
         if engine is not None:
             engine.close()
-    name = "evaluation" if model is not None else "ceilings"
-    (work / f"{name}.json").write_text(report.to_json() + "\n", "utf-8")
-    (work / f"{name}.md").write_text(report.to_markdown(), "utf-8")
     return report
+
+
+def _fingerprint(engine: Engine) -> str:
+    return hashlib.sha256(json.dumps(dict(engine.fingerprints), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _read(target: Path) -> Report | None:
+    file = target.with_suffix(".json")
+    try:
+        return Report.from_json(file.read_text("utf-8")) if file.exists() else None
+    except (ValueError, TypeError, KeyError):
+        # A table of another version says nothing that could be joined.
+        return None
 
 
 def run(
@@ -130,6 +155,7 @@ def run(
     seed: int = 0,
     model: str | None = "pocket",
     limit: int = LIMIT,
+    groups: Sequence[str] = tuple(GROUPS),
 ) -> None:
     """The stage "evaluate": shows how far it is, then the table. Cases fix their seeds, and all are asked whatever it
     takes, so `minutes` and `seed` change nothing."""
@@ -142,5 +168,11 @@ def run(
         def shown(name: str, done: int, total: int) -> None:
             bar.update(task, description=name, completed=done, total=total)
 
-        report = measure(work, model, limit, device, shown)
+        report = measure(work, model, limit, device, shown, groups)
     Console().print(table(report))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    folder, cases, *named = sys.argv[1:]
+    run(Path(folder), limit=int(cases), groups=named or tuple(GROUPS))

@@ -5,10 +5,23 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .judges.bounds import Score
+
+ORDER = (
+    "text → image",
+    "text → image, things never seen",
+    "image → text",
+    "text → speech",
+    "speech → text",
+    "speech → text, voice never heard",
+    "text → music",
+    "music → text",
+    "spoken question → spoken answer",
+)
+"""Directions as the table lists them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +49,33 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All rows, whose they are, and where they were measured."""
+    """All rows, whose they are, and where they were measured. fingerprint: of the weights asked, "" for none."""
 
     model: str
+    fingerprint: str
     machine: str
     seconds: float
     rows: tuple[Row, ...]
+
+    def joined(self, earlier: Report | None) -> Report:
+        """This report with the rows of an `earlier` one of the same weights that it hasn't measured itself."""
+        if earlier is None or (earlier.model, earlier.fingerprint) != (self.model, self.fingerprint):
+            return self
+        mine = {row.direction for row in self.rows}
+        kept = [row for row in earlier.rows if row.direction not in mine]
+        rows = sorted((*kept, *self.rows), key=lambda row: ORDER.index(row.direction) if row.direction in ORDER else 99)
+        return replace(self, seconds=earlier.seconds + self.seconds, rows=tuple(rows))
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """The report that `to_json` wrote."""
+        document = json.loads(text)
+        scores = ("model", "chance", "round_trip", "ceiling")
+        rows = [
+            Row(**{**row, **{name: None if row[name] is None else Score(**row[name]) for name in scores}})
+            for row in document.pop("rows")
+        ]
+        return cls(**document, rows=tuple(rows))
 
     def to_json(self) -> str:
         """The report as JSON, one object."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from anyloom.anygpt_model.errors import CheckpointError
 from anyloom.anygpt_model.training import image_data, sentences
 from anyloom.anygpt_model.training.directions.direction import (
     Case,
@@ -131,14 +131,30 @@ class Parrot:
 
 
 def test_a_row_stands_beside_chance_and_ceiling() -> None:
-    report = evaluate(None, [Echo()], limit=20, asker=Parrot())  # type: ignore[arg-type]
-    (row,) = report.rows
+    (row,) = evaluate(Parrot(), [Echo()], 20, None)  # type: ignore[arg-type]
     assert (row.model.value, row.chance.value, row.ceiling.value) == (0.95, 0, 1)  # type: ignore[union-attr]
     assert row.round_trip is None
     assert row.above_chance
     assert row.cases == digest(Echo().cases(20)) != digest(Echo().cases(19))
+    report = Report("parrot", "f", "a machine", 1.0, (row,))
     assert "| echo | said (equality) | 95.0%" in report.to_markdown()
-    assert Report(**{**json.loads(report.to_json()), "rows": ()}).model == report.model
+    assert Report.from_json(report.to_json()) == report
+
+
+def test_a_direction_whose_part_is_missing_is_left_out() -> None:
+    class Missing(Parrot):
+        def answers(self, cases: Sequence[Case], progress: Any = None) -> list[Made]:
+            raise CheckpointError("The folder has no unclip.")
+
+    assert list(evaluate(Missing(), [Echo()], 5, None)) == []  # type: ignore[arg-type]
+
+
+def test_tables_of_the_same_weights_are_joined() -> None:
+    one, two = Row("b", "m", "j", False, 1, "", *[None] * 4), Row("text → image", "m", "j", False, 1, "", *[None] * 4)
+    earlier, later = Report("p", "f", "m", 1.0, (one,)), Report("p", "f", "m", 2.0, (two,))
+    assert later.joined(earlier).rows == (two, one)
+    assert later.joined(earlier).seconds == 3
+    assert later.joined(Report("p", "other", "m", 1.0, (one,))).rows == (two,)
 
 
 def test_chance_gives_every_case_another_ones_answer() -> None:
