@@ -10,14 +10,19 @@ from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic import AnyUrl
 
 from ..anygpt_model.errors import AnyloomError, SettingsError
 from .console import Screen
 from .opening import opened_engine, opened_store
 
-if TYPE_CHECKING:
+try:
     from mcp.server.fastmcp import FastMCP
+    from mcp.types import CallToolResult, ResourceLink, TextContent
+except ModuleNotFoundError as missing:
+    raise SettingsError(f"The MCP server needs {missing.name}; run: pip install 'anyloom[mcp]'.") from None
 
+if TYPE_CHECKING:
     from ..graphs.tool import AnyGPTTool
 
 SCHEME = "anyloom://media/"
@@ -45,12 +50,7 @@ def mcp(http: bool, port: int, model: str | None) -> None:
 
 
 def build_server(tool: AnyGPTTool, port: int = 8765) -> FastMCP:
-    """The server over `tool`. Raises SettingsError without the package."""
-    try:
-        from mcp.server.fastmcp import FastMCP
-        from mcp.types import CallToolResult
-    except ModuleNotFoundError as error:
-        raise SettingsError(f"The MCP server needs {error.name}; run: pip install 'anyloom[mcp]'.") from None
+    """The server over `tool`."""
     server = FastMCP("anyloom", host="127.0.0.1", port=port, log_level="WARNING")
 
     @server.tool(description=tool.description)
@@ -81,11 +81,8 @@ def build_server(tool: AnyGPTTool, port: int = 8765) -> FastMCP:
     return server
 
 
-def _result(answer: Any) -> Any:
+def _result(answer: Any) -> CallToolResult:
     """A tool message -> words, links to media, and the artifact as structured content."""
-    from mcp.types import CallToolResult, ResourceLink, TextContent
-    from pydantic import AnyUrl
-
     artifact = answer.artifact or {"media": []}
     links = [
         ResourceLink(

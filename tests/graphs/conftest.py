@@ -85,7 +85,7 @@ class Scripted:
 
     def _one(self, number: int, request: Request, on_token: Callable[[int, int], None] | None) -> Generation:
         self.requests.append(request)
-        script = self.scripts.popleft() if self.scripts else [Part(Modality.TEXT, text="here it is")]
+        script = self.scripts.popleft() if self.scripts else self._usual(request.bounds.to)
         ids = [*render(script, self.vocabulary), self.vocabulary.id("<eos>")]
         automaton = self.grammar.begin(request.prompt, request.bounds, self.context_length)
         for token in ids:
@@ -94,6 +94,15 @@ class Scripted:
                 on_token(number, token)
         scores = tuple(-0.5 - 0.001 * n for n in range(len(ids)))
         return Generation(tuple(ids), scores, tuple(1.0 for _ in ids), "end", request.seed)
+
+    def _usual(self, to: Modality | None) -> list[Part]:
+        """A sentence, and what was demanded."""
+        said = Part(Modality.TEXT, text="here it is")
+        if to in (None, Modality.TEXT):
+            return [said]
+        books = self.vocabulary.range(Modality(to)).codebooks
+        codes = np.arange(books * 32).reshape(books, 32) % CODES
+        return [said, Part(Modality(to), span=self.vocabulary.to_span(Modality(to), codes))]
 
 
 class FakeEngine:
@@ -115,6 +124,9 @@ class FakeEngine:
 
     def codec(self, modality: Modality) -> FakeCodec:
         return self.codecs[modality]
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def will_say(self, *parts: Part) -> None:
         self.language_model.scripts.append(parts)
