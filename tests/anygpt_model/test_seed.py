@@ -69,9 +69,21 @@ def test_full_size_has_the_published_names_and_shapes() -> None:
 @pytest.mark.parametrize("queries", [4, 32])
 def test_other_configurations_encode_and_decode(queries: int) -> None:
     config = SeedConfig(
-        **{"img_size": 16, "patch_size": 8, "vit_embed_dim": 16, "vit_depth": 1, "vit_heads": 2, "hidden_size": 24},
-        **{"qformer_layers": 3, "qformer_heads": 3, "qformer_intermediate": 32, "cross_attention_freq": 1},
-        **{"num_query_token": queries, "codebook_size": 8, "codebook_dim": 4, "decode_depth": 1, "decode_heads": 3},
+        img_size=16,
+        patch_size=8,
+        vit_embed_dim=16,
+        vit_depth=1,
+        vit_heads=2,
+        hidden_size=24,
+        qformer_layers=3,
+        qformer_heads=3,
+        qformer_intermediate=32,
+        cross_attention_freq=1,
+        num_query_token=queries,
+        codebook_size=8,
+        codebook_dim=4,
+        decode_depth=1,
+        decode_heads=3,
         image_down=(16, 8, 4),
         image_features_dim=10,
     )

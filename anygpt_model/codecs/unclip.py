@@ -1,0 +1,148 @@
+"""An image embedding made visible: Stable unCLIP without CLIP's vision tower, a seed for each picture.
+
+The pipeline is diffusers' own; what differs is that it starts from an embedding (so the 632 million parameters that
+would compute one are never loaded) and that an unwanted embedding can be given. Knows no codes and no file format.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableUnCLIPImg2ImgPipeline
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+OPTIONS = "synthesis.json"
+"""Name of the file beside the pipeline that holds SynthesisOptions; absent means the published numbers."""
+START = "start.safetensors"
+"""Name of the file with a linear start: `weight` [C * h * w, F] and `bias` [C * h * w]."""
+
+
+@dataclass(frozen=True, slots=True)
+class SynthesisOptions:
+    """How pictures are drawn; the defaults are the published ones. size: pixels a side, None for the network's own.
+
+    A folder may hold a "start" (start.safetensors): a linear guess of the latents from the embedding, from which a
+    small denoiser with a shortened schedule sets out instead of from pure noise. Published models have none.
+    """
+
+    steps: int = 20
+    guidance: float = 10.0
+    noise_level: int = 0
+    size: int | None = None
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> SynthesisOptions:
+        """The options of a pipeline folder."""
+        path = folder / OPTIONS
+        if not path.exists():
+            return cls()
+        given = json.loads(path.read_text("utf-8"))
+        return cls(**{field.name: given[field.name] for field in fields(cls) if field.name in given})
+
+
+class EmbeddingPipeline(StableUnCLIPImg2ImgPipeline):  # type: ignore[misc]
+    """Stable unCLIP that takes image embeddings only. `negative`: the embedding [1, F] to steer away from, or None."""
+
+    negative: Tensor | None = None
+
+    def _encode_image(
+        self,
+        image: None,
+        device: torch.device,
+        batch_size: int,
+        num_images_per_prompt: int,
+        do_classifier_free_guidance: bool,
+        noise_level: Tensor,
+        generator: torch.Generator | None,
+        image_embeds: Tensor,
+    ) -> Tensor:
+        """The class labels of the denoiser: noised embeddings, with the unconditional half first under guidance.
+
+        Called by the pipeline's loop, with these names. [B, F] -> [B, 2 F] or [2 B, 2 F].
+        """
+        dtype = self.unet.dtype
+        wanted = self.noise_image_embeddings(image_embeds.to(device, dtype), int(noise_level), generator=generator)
+        if not do_classifier_free_guidance:
+            return wanted  # type: ignore[no-any-return]
+        if self.negative is None:
+            return torch.cat([torch.zeros_like(wanted), wanted])
+        negative = self.negative.to(device, dtype).expand(len(wanted), -1)
+        return torch.cat([self.noise_image_embeddings(negative, 0, generator=generator), wanted])
+
+
+class ImageSynthesis:
+    """Draws pictures from image embeddings."""
+
+    def __init__(
+        self, pipeline: EmbeddingPipeline, options: SynthesisOptions, start: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.pipeline, self.options, self.start = pipeline, options, start
+        # A diffusers scheduler keeps its place between steps: two pictures at once would take each other's.
+        self._drawing = threading.Lock()
+        pipeline.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> ImageSynthesis:
+        """The pipeline in `folder` (diffusers' layout; an image encoder in it is not read)."""
+        left_out: dict[str, Any] = {"image_encoder": None, "feature_extractor": None}
+        try:
+            pipeline = EmbeddingPipeline.from_pretrained(
+                folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **left_out
+            )
+        except (OSError, ValueError) as reason:
+            raise CheckpointError(f"{folder} holds no Stable unCLIP pipeline ({reason}); fetch it again.") from reason
+        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            part.eval().requires_grad_(False)
+        start = load_file(folder / START) if (folder / START).exists() else None
+        return cls(pipeline.to(device), SynthesisOptions.from_folder(folder), start)
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of the pictures."""
+        if self.options.size is not None:
+            return self.options.size
+        return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
+
+    def latents(self, embedding: Tensor, generator: torch.Generator) -> Tensor:
+        """What a picture starts from, [1, C, h, w]: noise, or the linear guess under the schedule's last noise."""
+        side = self.size // self.pipeline.vae_scale_factor
+        shape = (1, self.pipeline.unet.config.in_channels, side, side)
+        noise = torch.randn(shape, generator=generator)
+        if self.start is None:
+            return noise
+        kept = float(self.pipeline.scheduler.alphas_cumprod[-1])
+        guess = self.start["weight"].float() @ embedding.float().cpu() + self.start["bias"].float()
+        return kept**0.5 * guess.reshape(shape) + (1 - kept) ** 0.5 * noise
+
+    def draw(self, embedding: Tensor, seed: int) -> NDArray[np.uint8]:
+        """The picture uint8 [size, size, 3] of one embedding [F]; the same embedding and seed give the same bytes."""
+        # Noise is drawn on the CPU, so that every device starts from the same.
+        generator = torch.Generator("cpu").manual_seed(seed)
+        latents = self.latents(embedding, generator).to(self.pipeline.device, self.pipeline.unet.dtype)
+        with self._drawing:
+            pixels = self.pipeline(
+                prompt="",
+                image_embeds=embedding[None],
+                latents=latents,
+                generator=generator,
+                num_inference_steps=self.options.steps,
+                guidance_scale=self.options.guidance,
+                noise_level=self.options.noise_level,
+                height=self.size,
+                width=self.size,
+                output_type="np",
+            ).images[0]
+        return (pixels * 255).round().astype(np.uint8)  # type: ignore[no-any-return]
