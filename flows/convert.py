@@ -146,6 +146,7 @@ def _converted(given: Order, limit: int | None, retry_failed: bool, size: int) -
         "failed": failed,
         "skipped": len(items) - to_do,
         "left": to_do - now,
+        "reasons": {row["name"]: row["error"] for row in told if row["status"] == "failed"},
         "seconds": round(monotonic() - began, 2),
         "out": given.out,
         "manifest": f"{given.out.rstrip('/')}/manifest.jsonl",

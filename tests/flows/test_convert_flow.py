@@ -21,6 +21,8 @@ pytestmark = pytest.mark.slow
 def _server() -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
 
+    import anyloom.flows  # settles what Prefect reads when it is imported  # noqa: F401
+
     with prefect_test_harness(server_startup_timeout=240):
         yield
 
@@ -53,9 +55,9 @@ def test_a_folder_is_converted_once_and_then_left_alone(mixed: Path, tmp_path: P
 
     assert run(dry_run=True)["to_do"] == 5
     first = run(limit=2)
-    assert (first["done"], first["failed"], first["left"]) == (2, 0, 3)
+    assert (first["done"], first["failed"], first["left"]) == (2, 0, 3), first["reasons"]
     second = run()
-    assert (second["done"], second["failed"], second["skipped"]) == (2, 1, 2)
+    assert (second["done"], second["failed"], second["skipped"]) == (2, 1, 2), second["reasons"]
     rows = [json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()]
     assert [row["status"] for row in rows] == ["done"] * 4 + ["failed"]
     assert rows[0]["turn"] == rows[1]["turn"]
