@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints import LANGUAGE, safe_shapes, weight_files
-from .conversion import convert, pickles, twin
+from .conversion import convert, convert_indexes, pickles, twin
 from .errors import AnyloomError, CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -52,13 +52,18 @@ def check(folder: Path, *, converting: bool = True) -> list[Row]:
 
 def _converted(folder: Path) -> list[Row]:
     """Rows of the pickles that could not be converted."""
-    refused = []
-    for file in pickles(folder):
+    refused: list[Row] = []
+    waiting = pickles(folder)
+    while waiting:
         try:
-            convert(file, twin(file))
+            convert({file: twin(file) for file in waiting})
         except CheckpointError as error:
-            part = file.relative_to(folder).parts[0]
-            refused.append(Row(part, str(file.relative_to(folder)), 0, 0, 0, "", False, str(error)))
+            bad = next(file for file in waiting if not twin(file).exists())
+            name = bad.relative_to(folder)
+            refused.append(Row(name.parts[0], str(name), 0, 0, 0, "", False, str(error)))
+            waiting.remove(bad)
+        waiting = [file for file in waiting if not twin(file).exists()]
+    convert_indexes(folder)
     return refused
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,35 +42,40 @@ def twin(file: Path) -> Path:
 
 def convert_folder(folder: Path) -> list[Path]:
     """Convert every pickled file under `folder`; the files written. Raises CheckpointError at the first refused one."""
-    written = []
-    for file in pickles(folder):
-        convert(file, twin(file))
-        written.append(twin(file))
-    for index in folder.rglob(_INDEX):
-        _convert_index(index)
-    return written
+    waiting = {file: twin(file) for file in pickles(folder)}
+    convert(waiting)
+    convert_indexes(folder)
+    return list(waiting.values())
 
 
-def convert(source: Path, target: Path) -> None:
-    """Write the tensors of the pickle `source` to `target`. Raises CheckpointError where it holds anything else."""
+def convert(files: Mapping[Path, Path]) -> None:
+    """Write the tensors of each pickle to its target, all in one process.
+
+    Raises CheckpointError at the first that holds anything else; those before it are written.
+    """
+    if not files:
+        return
     package = __package__.rpartition(".")[0]
-    command = [sys.executable, "-m", f"{package}.anygpt_model.conversion", str(source), str(target)]
+    paths = [str(path) for pair in files.items() for path in pair]
+    command = [sys.executable, "-m", f"{package}.anygpt_model.conversion", *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
+        refused = next((file for file, target in files.items() if not target.exists()), next(iter(files)))
         lines = done.stderr.strip().splitlines() or ["it ended without a word"]
         raise CheckpointError(
-            f"{source} was refused, and nothing in it was run: it is damaged or holds more than tensors "
+            f"{refused} was refused, and nothing in it was run: it is damaged or holds more than tensors "
             f"({lines[-1][:200]}); fetch it again from its publisher."
         )
 
 
-def _convert_index(index: Path) -> None:
-    target = index.with_name(_NEW_INDEX)
-    if target.exists():
-        return
-    table = json.loads(index.read_text(encoding="utf-8"))
-    table["weight_map"] = {name: twin(index.with_name(file)).name for name, file in table["weight_map"].items()}
-    target.write_text(json.dumps(table), encoding="utf-8")
+def convert_indexes(folder: Path) -> None:
+    """Write the index of sharded weights anew, with the names of the converted shards."""
+    for index in folder.rglob(_INDEX):
+        target = index.with_name(_NEW_INDEX)
+        if not target.exists():
+            table = json.loads(index.read_text(encoding="utf-8"))
+            table["weight_map"] = {name: twin(index.with_name(file)).name for name, file in table["weight_map"].items()}
+            target.write_text(json.dumps(table), encoding="utf-8")
 
 
 def _tensors(loaded: Any) -> Iterator[tuple[str, Tensor]]:
@@ -90,7 +95,7 @@ def _tensors(loaded: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _main(source: Path, target: Path) -> None:
-    """What the separate process does."""
+    """What the separate process does with one file."""
     import torch
     from safetensors.torch import save_file
 
@@ -116,6 +121,7 @@ def _main(source: Path, target: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        _main(Path(sys.argv[1]), Path(sys.argv[2]))
+        for given, wanted in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+            _main(Path(given), Path(wanted))
     except Exception as error:
         sys.exit(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")

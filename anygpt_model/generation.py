@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -80,7 +81,9 @@ class Decider:
     def draw(self, logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Decision:
         """The next id by the logits [legal.size] of the legal ids."""
         legal, sampling = self.settings()
-        return decide(logits, legal.ids(), sampling, self.request.seed, self.step, self.repeated())
+        drawn = decide(logits, legal.ids(), sampling, self.request.seed, self.step, self.repeated())
+        meant = self.automaton.meant(drawn.token)
+        return drawn if meant == drawn.token else replace(drawn, token=meant)
 
     def push(self, token: int) -> None:
         """Take the next id. Raises InputError for an illegal one."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints import PUBLISHED, home
-from .conversion import convert, twin
+from .conversion import convert_folder, pickles, twin
 from .errors import CheckpointError, SettingsError, UnknownName
 
 LOCK = "fetched.json"
@@ -155,6 +155,10 @@ def fetch(name: str, *, tell: Tell | None = None, agree: Agree | None = None, so
     lock.write(folder)
     for item in plan.items:
         _bring(item, folder, lock, say)
+    waiting = pickles(folder)
+    convert_folder(folder)
+    for file in waiting:
+        file.unlink()
     lock.complete = True
     lock.write(folder)
     shutil.rmtree(folder / ".fetching", ignore_errors=True)
@@ -187,10 +191,9 @@ def _items(source: Source, lock: Lock) -> list[Item]:
 
 
 def _bring(item: Item, folder: Path, lock: Lock, say: Tell) -> None:
-    """Download, check, convert one file; nothing where that is done."""
+    """Download and check one file; nothing where that is done."""
     target = folder / item.target
-    final = twin(target) if target.suffix in (".pt", ".pth", ".dev", ".bin") else target
-    if final.is_file() and item.target in lock.files:
+    if item.target in lock.files and (target.is_file() or twin(target).is_file()):
         return
     say(f"{item.target} …")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -198,11 +201,9 @@ def _bring(item: Item, folder: Path, lock: Lock, say: Tell) -> None:
     found = _sha256(target)
     if item.sha256 is not None and found != item.sha256:
         target.unlink()
-        raise CheckpointError(f"{item.target} came with the hash {found[:12]}… where {item.sha256[:12]}… is stated; "
-                              "fetch it again.")  # fmt: skip
-    if final != target:
-        convert(target, final)
-        target.unlink()
+        raise CheckpointError(
+            f"{item.target} came with the hash {found[:12]}… where {item.sha256[:12]}… is stated; fetch it again."
+        )
     lock.files[item.target] = found
     lock.write(folder)
 

@@ -185,7 +185,10 @@ class Rules:
             return steps
         for modality, table in self.grammar.vocabulary.ranges.items():
             if modality in self.allowed and state.begun(modality) < self.bounds.max_segments:
-                steps.append((((table.opening, table.opening + 1),), opened(state, modality)))
+                # Where the demanded medium is still to come, the wish to end the reply begins it: see Automaton.meant.
+                instead = self.grammar.stops if modality == self.bounds.to and not self.met(state) else ()
+                ranges = merged([(table.opening, table.opening + 1), *instead])
+                steps.append((ranges, opened(state, modality)))
         if state.made and self.met(state):
             steps.append((self.grammar.stops, state._replace(ended=True)))
         return steps
@@ -248,8 +251,17 @@ class Automaton:
             raise InputError("The reply has ended; begin another one.")
         return self._legal
 
+    def meant(self, token: int) -> int:
+        """The id that a drawn one stands for: a stop id drawn before the demanded medium came opens that medium."""
+        if token in self._rules.grammar.vocabulary.stop_ids and not self._rules.met(self.state):
+            to = self._rules.bounds.to
+            return token if to in (None, Modality.TEXT) else self._rules.grammar.vocabulary.ranges[Modality(to)].opening
+        return token
+
     def push(self, token: int) -> None:
         """Take the next id. Raises InputError for one that is not legal here."""
+        if self.meant(token) != token:
+            raise InputError(f"Id {token} can't end a reply that still owes its {self._rules.bounds.to}.")
         for ranges, state, _ in self._fitting:
             for start, stop in ranges:
                 if start <= token < stop:

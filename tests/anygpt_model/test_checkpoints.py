@@ -136,7 +136,7 @@ def test_conversion_writes_the_same_tensors(tmp_path: Path) -> None:
     state = {"a": torch.randn(3, 4), "b": torch.arange(5), "c": torch.randn(4, 3).t()}
     state["d"] = state["a"]
     torch.save({"model": state}, tmp_path / "x.pth")
-    convert(tmp_path / "x.pth", tmp_path / "x.safetensors")
+    convert({tmp_path / "x.pth": tmp_path / "x.safetensors"})
     back = load_file(tmp_path / "x.safetensors")
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
@@ -148,8 +148,8 @@ def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path: Path) -> None:
         file = tmp_path / f"{name}.pt"
         with file.open("wb") as stream:
             write({"weight": Malice(trace)}, stream)
-        with pytest.raises(CheckpointError, match="was refused, and nothing in it was run"):
-            convert(file, tmp_path / "out.safetensors")
+        with pytest.raises(CheckpointError, match=f"{name}.pt was refused, and nothing in it was run"):
+            convert({file: tmp_path / "out.safetensors"})
     assert not trace.exists()
     assert not (tmp_path / "out.safetensors").exists()
     assert not list(tmp_path.glob(".out*"))

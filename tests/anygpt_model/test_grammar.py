@@ -37,7 +37,7 @@ def draw(automaton: Automaton, rng: random.Random) -> list[int]:
         legal = automaton.legal()
         ranges = [*legal.slices, *((token, token + 1) for token in legal.singles)]
         start, stop = rng.choice(ranges)
-        ids.append(rng.randrange(start, stop))
+        ids.append(automaton.meant(rng.randrange(start, stop)))
         automaton.push(ids[-1])
     return ids
 
@@ -135,15 +135,20 @@ def test_speech_ends_by_its_marker_or_its_seconds(grammar: Grammar, vocabulary: 
 
 def test_a_demand_holds_the_end_back(grammar: Grammar, vocabulary: Vocabulary) -> None:
     automaton = grammar.begin((1,), Bounds(to=SPEECH), 400)
+    opening = vocabulary.range(SPEECH).opening
     automaton.push(30)
-    assert not any(stop in automaton.legal() for stop in vocabulary.stop_ids)
+    for stop in vocabulary.stop_ids:
+        assert automaton.meant(stop) == opening
+        with pytest.raises(InputError, match="still owes its speech"):
+            automaton.push(stop)
     for _ in range(127):
         automaton.push(30)
     assert 30 not in automaton.legal()
-    automaton.push(vocabulary.range(SPEECH).opening)
-    automaton.push(vocabulary.range(SPEECH).start)
-    automaton.push(vocabulary.range(SPEECH).closing)
-    assert all(stop in automaton.legal() for stop in vocabulary.stop_ids)
+    for token in (opening, vocabulary.range(SPEECH).start, vocabulary.range(SPEECH).closing):
+        automaton.push(token)
+    for stop in vocabulary.stop_ids:
+        assert stop in automaton.legal()
+        assert automaton.meant(stop) == stop
 
 
 def test_text_only_means_text_only(grammar: Grammar, vocabulary: Vocabulary) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from anyloom.anygpt_model.errors import CheckpointError, SettingsError, UnknownName
 from anyloom.anygpt_model.hub import SOURCES, Lock, Source, fetch
@@ -29,9 +29,9 @@ class Hub:
     """Repositories in memory: {repo: {path: bytes}}; `asked` lists the downloads."""
 
     def __init__(self) -> None:
-        weights = pickled(weight=torch.arange(6.0))
-        self.files = {"org/llm": {"config.json": b'{"a": 1}', "pytorch_model.bin": weights, "README.md": b"no"}}
-        self.plain = {"/eva.pth": pickled(vit=torch.ones(3))}
+        weights = save({"weight": torch.arange(6.0)})
+        self.files = {"org/llm": {"config.json": b'{"a": 1}', "model.safetensors": weights, "README.md": b"no"}}
+        self.plain = {"/eva.safetensors": save({"vit": torch.ones(3)})}
         self.lies: set[str] = set()
         self.asked: list[str] = []
         self.ranges: list[str] = []
@@ -98,15 +98,19 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 
 def sources(hub: Hub) -> dict[str, tuple[Source, ...]]:
+    [plain] = hub.plain
     return {
         "tiny": (
-            Source("llm", "Apache-2.0", "org/llm", ("*.json", "*.bin")),
-            Source("seed", "BSD-3-Clause", url=f"{hub.url}/eva.pth"),  # type: ignore[attr-defined]
+            Source("llm", "Apache-2.0", "org/llm", ("*.json", "*.bin", "*.safetensors")),
+            Source("seed", "BSD-3-Clause", url=f"{hub.url}{plain}"),  # type: ignore[attr-defined]
         )
     }
 
 
 def test_what_comes_is_told_locked_and_converted(hub: Hub) -> None:
+    del hub.files["org/llm"]["model.safetensors"]
+    hub.files["org/llm"]["pytorch_model.bin"] = pickled(weight=torch.arange(6.0))
+    hub.plain = {"/eva.pth": pickled(vit=torch.ones(3))}
     told: list[str] = []
     folder = fetch("tiny", tell=told.append, sources=sources(hub))
     assert "Apache-2.0" in told[0]
@@ -129,11 +133,11 @@ def test_nothing_is_fetched_twice_even_offline(hub: Hub, monkeypatch: pytest.Mon
 
 
 def test_a_broken_fetch_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
-    part = tmp_path / "models" / "tiny" / "seed" / "eva.pth.part"
+    part = tmp_path / "models" / "tiny" / "seed" / "eva.safetensors.part"
     part.parent.mkdir(parents=True)
-    part.write_bytes(hub.plain["/eva.pth"][:100])
+    part.write_bytes(hub.plain["/eva.safetensors"][:50])
     folder = fetch("tiny", sources=sources(hub))
-    assert "bytes=100-" in hub.ranges
+    assert "bytes=50-" in hub.ranges
     assert load_file(folder / "seed" / "eva.safetensors")["vit"].sum() == 3
 
 
