@@ -24,14 +24,14 @@ from .sentences import held_out, qa_pairs, train_pairs
 TALK = "text->text"
 SPOKEN = "speech->speech"
 SHARES = {
-    "text->image": 0.26,
+    "text->image": 0.20,
     "image->text": 0.14,
-    "text->speech": 0.16,
-    "speech->text": 0.10,
-    "text->music": 0.14,
-    "music->text": 0.07,
-    SPOKEN: 0.09,
-    TALK: 0.04,
+    "text->speech": 0.20,
+    "speech->text": 0.17,
+    "text->music": 0.08,
+    "music->text": 0.05,
+    SPOKEN: 0.13,
+    TALK: 0.03,
 }
 """How the ids seen in training are shared out among what is there."""
 LENGTHS = {"text->image": 80, "image->text": 85, "text->speech": 190, "speech->text": 200, "text->music": 400}

@@ -46,7 +46,7 @@ class Plan:
     layers: int = 4
     dropout: float = 0.05
     noise: float = 0.08
-    batch_ids: int = 3072
+    batch_ids: int = 2048
     matrix_rate: float = 2.5e-3
     other_rate: float = 2e-3
     warm_up: int = 60
