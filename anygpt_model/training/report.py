@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All rows, whose they are, and where they were measured. fingerprint: of the weights asked, "" for none."""
+    """All rows, whose they are, and where they were measured. fingerprint: of the language model, "" for none."""
 
     model: str
     fingerprint: str
@@ -58,7 +58,7 @@ class Report:
     rows: tuple[Row, ...]
 
     def joined(self, earlier: Report | None) -> Report:
-        """This report with the rows of an `earlier` one of the same weights that it hasn't measured itself."""
+        """This report with the rows of an `earlier` one of the same model that it hasn't measured itself."""
         if earlier is None or (earlier.model, earlier.fingerprint) != (self.model, self.fingerprint):
             return self
         mine = {row.direction for row in self.rows}
