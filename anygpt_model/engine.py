@@ -11,6 +11,7 @@ import math
 import platform
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoints import LANGUAGE, fingerprints, load_tensors, model_folder
 from .errors import AnyloomError, CheckpointError, SettingsError, UnknownName
-from .values import Generation, Modality, Request
+from .modalities import spec
+from .values import Generation, Modality, Request, Sampling
 from .vocabulary import END_OF_MESSAGE, RESPONSE, Vocabulary
 
 if TYPE_CHECKING:
@@ -78,6 +80,11 @@ class Engine:
         """How a conversation is written for this checkpoint: a chat template's name, or "base"."""
         chat = self.vocabulary.has(RESPONSE) and self.vocabulary.has(END_OF_MESSAGE)
         return "MMGPT" if chat and self.name != "anygpt-base" else "base"
+
+    @cached_property
+    def sampling(self) -> Mapping[Modality, Sampling]:
+        """How each modality is drawn where a call says nothing: the published defaults, or the folder's own."""
+        return own_sampling(self.folder / LANGUAGE)
 
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:
@@ -187,6 +194,22 @@ def load_engine(
     called = str(name) if folder != Path(name) else folder.resolve().name
     decoding = {"slots": slots, "queue": queue, "prefix_bytes": prefix_bytes}
     return Engine(called, folder, where, _dtype(dtype, where), wanted, low_memory, **decoding)
+
+
+def own_sampling(folder: Path) -> dict[Modality, Sampling]:
+    """The sampling of each modality: the registry's published defaults, over them "sampling" of generation_config.json.
+
+    That key is ours: {"image": {"temperature": 0.5}}. Raises CheckpointError for what it can't mean.
+    """
+    path = folder / "generation_config.json"
+    stated = json.loads(path.read_text(encoding="utf-8")).get("sampling", {}) if path.is_file() else {}
+    try:
+        own = {Modality(name): settings for name, settings in stated.items()}
+        return {kind: replace(spec(kind).sampling, **own.get(kind, {})) for kind in Modality}
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path.name} has a sampling that can't be used ({error}); correct or remove it."
+        ) from None
 
 
 def context_length(folder: Path, positions: int) -> int:

@@ -45,7 +45,7 @@ def generate(
     """The prompt's ids and what the language model made of them."""
     options = runtime.context or Context()
     prompt, dropped = prompt_ids(conversation(state, keeper), options, engine)
-    request = Request(tuple(prompt), state["seed"], bounds_here(options, engine), sampling(options))
+    request = Request(tuple(prompt), state["seed"], bounds_here(options, engine), sampling(options, engine.sampling))
     stream = TokenStream(engine.vocabulary, runtime.stream_writer)
     [generation] = engine.language_model.generate([request], stream, cancelled)
     return {"prompt": prompt, "dropped": dropped, "generation": pack(generation)}

@@ -3,6 +3,8 @@ model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..anygpt_model import modalities
 from ..anygpt_model.errors import InputError, UnknownName
 from ..anygpt_model.values import Bounds, Media, Modality, Sampling
@@ -31,16 +33,16 @@ def modality(name: str) -> Modality:
     return modalities.spec(name).modality
 
 
-def sampling(options: Context) -> dict[Modality, Sampling]:
-    """How each modality is drawn: the registry's defaults, over them the call's settings, over those the modality's
-    own."""
+def sampling(options: Context, defaults: Mapping[Modality, Sampling] | None = None) -> dict[Modality, Sampling]:
+    """How each modality is drawn: the engine's defaults (None: the registry's), over them the call's settings, over
+    those the modality's own."""
     for name in options.sampling:
         modality(name)
-    return {kind: _sampling(kind, options) for kind in Modality}
+    known = defaults or {}
+    return {kind: _sampling(kind, options, known.get(kind, modalities.spec(kind).sampling)) for kind in Modality}
 
 
-def _sampling(kind: Modality, options: Context) -> Sampling:
-    default = modalities.spec(kind).sampling
+def _sampling(kind: Modality, options: Context, default: Sampling) -> Sampling:
     common = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p")}
     own = options.sampling.get(kind.value, {})
     known = set(Sampling.__dataclass_fields__)

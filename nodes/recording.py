@@ -57,7 +57,7 @@ def make_turn(state: State, options: Context, engine: Engine) -> Turn:
         prompt=tuple(state["prompt"]),
         generation=unpack(state["generation"], state["seed"]),
         bounds=bounds_here(options, engine),
-        sampling=sampling(options),
+        sampling=sampling(options, engine.sampling),
         model=engine.name,
         fingerprints=dict(engine.fingerprints),
         versions=dict(engine.versions),

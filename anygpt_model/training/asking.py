@@ -30,7 +30,7 @@ class Asker:
 
     def __init__(self, engine: Engine, sampling: Mapping[Modality, Sampling] | None = None, batch: int = BATCH) -> None:
         self._engine = engine
-        self._sampling = dict(sampling or {})
+        self._sampling = {**engine.sampling, **(sampling or {})}
         self._batch = batch
 
     def answers(self, cases: Sequence[Case], progress: Progress | None = None) -> list[Made]:

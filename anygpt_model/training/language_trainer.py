@@ -33,6 +33,13 @@ log = logging.getLogger(__name__)
 
 CODES = {Modality.IMAGE: 1024, Modality.SPEECH: 1024, Modality.MUSIC: 4 * 1024}
 """Code tokens of each modality: the cardinality of the pocket's codecs times the codebooks that the model sees."""
+DRAWN: dict[str, dict[str, float]] = {
+    "text": {"temperature": 0.2},
+    "image": {"temperature": 0.5},
+    "speech": {"temperature": 0.3, "repetition_penalty": 1.0},
+    "music": {"temperature": 0.7, "top_k": 50, "repetition_penalty": 1.0},
+}
+"""The pocket's sampling over the published defaults: a small model's tails hold little worth drawing."""
 IGNORED = -1
 POOL = 256
 """Chats that are sorted by length and cut into batches together, so that little is padding."""
@@ -239,6 +246,8 @@ def export(shape: Shape, state: dict[str, Tensor], tokenizer_folder: Path, targe
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0, do_sample=True)
     model.to(torch.float16).save_pretrained(fresh)
     (fresh / "model.safetensors").chmod(0o644)
+    settings = json.loads((fresh / "generation_config.json").read_text("utf-8"))
+    (fresh / "generation_config.json").write_text(json.dumps({**settings, "sampling": DRAWN}, indent=2) + "\n")
     for file in tokenizer_folder.iterdir():
         shutil.copyfile(file, fresh / file.name)
     replace_folder(fresh, target)

@@ -113,6 +113,7 @@ class FakeEngine:
     versions: ClassVar[dict[str, str]] = {"python": "3"}
     context_length = 1024
     modalities = frozenset(Modality)
+    sampling: ClassVar[dict[Modality, Any]] = {}
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
