@@ -63,7 +63,7 @@ class Decider:
         self.request = request
         self.automaton: Automaton = grammar.begin(request.prompt, request.bounds, context_length)
         self._repeats = Repeats(size)
-        open_count = self.automaton.state.count if self.automaton.state.open else 0
+        open_count = self.automaton.state.length if self.automaton.state.open else 0
         for token in request.prompt[len(request.prompt) - open_count :]:
             self._repeats.push(token, True, True)
         self.step = 0

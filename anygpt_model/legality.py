@@ -23,13 +23,13 @@ _PREAMBLE = 128
 
 
 class State(NamedTuple):
-    """Where a reply stands. open: the modality of the span that is open; count: its ids so far, or those of a text run.
+    """Where a reply stands. open: the modality of the span that is open; length: its ids so far, or a text run's.
 
     segments: of each modality, those begun. said: a text id was made outside the transcript. made: any id was made.
     """
 
     open: Modality | None = None
-    count: int = 0
+    length: int = 0
     segments: tuple[tuple[Modality, int], ...] = ()
     said: bool = False
     made: bool = False
@@ -98,7 +98,7 @@ class Grammar:
         for back, token in enumerate(reversed(prompt)):
             if token in self.openings:
                 modality = self.openings[token]
-                return State(open=modality, count=back, segments=((modality, 1),), made=True)
+                return State(open=modality, length=back, segments=((modality, 1),), made=True)
             if self.vocabulary.modality(token) in (None, Modality.TEXT):
                 break
         return State()
@@ -162,9 +162,9 @@ class Rules:
             return 0
         close = 0
         if state.open is not None:
-            whole = max(self.shortest(state.open), state.count)
+            whole = max(self.shortest(state.open), state.length)
             frame = self.grammar.vocabulary.ranges[state.open].codebooks
-            close = whole + (-whole) % frame - state.count + 1
+            close = whole + (-whole) % frame - state.length + 1
         demand = 0
         if not self.met(state):
             to = self.bounds.to
@@ -177,9 +177,9 @@ class Rules:
             return self._within(state, state.open)
         steps: list[Step] = []
         if Modality.TEXT in self.allowed:
-            if self.met(state) or self.bounds.to == Modality.TEXT or state.count < _PREAMBLE:
+            if self.met(state) or self.bounds.to == Modality.TEXT or state.length < _PREAMBLE:
                 said = state.said or state.transcript != "open"
-                steps.append((self.grammar.text, state._replace(count=state.count + 1, said=said, made=True)))
+                steps.append((self.grammar.text, state._replace(length=state.length + 1, said=said, made=True)))
             steps += self._transcript(state)
         if state.transcript == "open":
             return steps
@@ -198,12 +198,12 @@ class Rules:
         steps: list[Step] = []
         longest = self.longest[modality]
         # A span that the prompt began may already be longer than the bounds: it closes at the next whole frame.
-        if longest is None or state.count < longest or state.count % table.codebooks:
-            codes = table.codebook(state.count)
-            steps.append((((codes.start, codes.stop),), state._replace(count=state.count + 1)))
-        if state.count >= self.shortest(modality) and state.count % table.codebooks == 0:
+        if longest is None or state.length < longest or state.length % table.codebooks:
+            codes = table.codebook(state.length)
+            steps.append((((codes.start, codes.stop),), state._replace(length=state.length + 1)))
+        if state.length >= self.shortest(modality) and state.length % table.codebooks == 0:
             closing = ((table.closing, table.closing + 1),)
-            steps.append((closing, state._replace(open=None, count=0)))
+            steps.append((closing, state._replace(open=None, length=0)))
         return steps
 
     def _transcript(self, state: State) -> list[Step]:
@@ -211,16 +211,16 @@ class Rules:
         if ins is None or res is None or not self.may_transcribe:
             return []
         if state.transcript == "none" and not state.segments:
-            return [(((ins, ins + 1),), state._replace(count=0, transcript="open", said=False, made=True))]
+            return [(((ins, ins + 1),), state._replace(length=0, transcript="open", said=False, made=True))]
         if state.transcript == "open":
-            return [(((res, res + 1),), state._replace(count=0, transcript="done"))]
+            return [(((res, res + 1),), state._replace(length=0, transcript="done"))]
         return []
 
 
 def opened(state: State, modality: Modality) -> State:
     """The state after the opening marker of `modality`."""
     counts = {**dict(state.segments), modality: state.begun(modality) + 1}
-    return state._replace(open=modality, count=0, segments=tuple(sorted(counts.items())), made=True)
+    return state._replace(open=modality, length=0, segments=tuple(sorted(counts.items())), made=True)
 
 
 class Automaton:
