@@ -20,7 +20,7 @@ Every command's own help. `--json` prints exactly one object on stdout; progress
 
 def reference() -> str:
     """The whole document."""
-    context = click.Context(cli, info_name="anyloom", **WIDTH)
+    context = click.Context(cli, info_name="anyloom", help_option_names=["-h", "--help"], **WIDTH)
     sections = [HEAD]
     for name in COMMANDS:
         command = cli.get_command(context, name)
