@@ -243,7 +243,7 @@ def _removed(full: NDArray[np.float32], legal: NDArray[np.float32]) -> float:
 def _whole_logits(llama: Llama, rows: Tensor) -> Iterator[NDArray[np.float32]]:
     """Of each of `rows` [n, hidden] the logits of the whole vocabulary, some rows at a time."""
     everything = Legal(Modality.TEXT, ((0, llama.shape.vocabulary),), ())
-    for part in rows.split(_ROWS):
+    for part in torch.split(rows, _ROWS):
         yield from llama.logits(part, everything)
 
 
