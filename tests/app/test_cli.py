@@ -41,11 +41,9 @@ def anyloom(engine: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> Run:
 
 
 def files(tmp_path: Path) -> list[Path]:
-    return [
-        path
-        for path in (tmp_path / "home").rglob("*")
-        if path.is_file() and "blobs" in str(path) and path.name != "owner"
-    ]
+    """Kept media; `owner` is the folder's own mark."""
+    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and "blobs" in str(path)]
+    return [path for path in kept if path.name != "owner"]
 
 
 def test_say_prints_one_object_and_writes_the_medium(anyloom: Run, tmp_path: Path) -> None:
