@@ -140,7 +140,7 @@ def test_new_codes_are_taken_in(work: Path, tmp_path: Path) -> None:
     vocabulary = Vocabulary.from_folder(work / "language" / "tokenizer")
     chats = Chats(tmp_path, vocabulary, seed=0)
     assert chats.directions == ["text->text"]
-    for name in ("tokens.npz", "tokens.json"):
+    for name in ("images.json", "tokens.npz", "tokens.json"):
         (tmp_path / "image" / name).write_bytes((work / "image" / name).read_bytes())
     assert chats.refresh()
     assert set(chats.directions) == {"text->image", "image->text", "text->text"}
