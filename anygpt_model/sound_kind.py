@@ -25,7 +25,7 @@ LONGEST_S = 30.0
 """Only so much of the beginning is listened to: what a sound is shows early, and an hour would take a minute."""
 VOICED = 0.5
 """Probability from which a chunk counts as voice, as the detector's authors have it."""
-SPEECH_SHARE = 0.35
+SPEECH_SHARE = 0.25
 """Between what was measured on held-out sounds: music stays below, speech above (docs/decisions.md has the numbers)."""
 SOUNDING = 0.01
 """Of the loudest chunk's level: below it (-40 dB) a chunk is a pause."""
