@@ -109,7 +109,7 @@ class ChatAnyGPT(BaseChatModel):
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
         if reply is not None:
-            yield _last(reply, "")
+            yield _last(reply, pieces.media() or "")
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         known = super()._get_ls_params(stop=stop, **kwargs)
@@ -134,16 +134,19 @@ class ChatAnyGPT(BaseChatModel):
 
 
 class _Pieces:
-    """Stream events -> the content of chunks: text as it is made, each medium as a block that refers to it."""
+    """Stream events -> the content of chunks: text as it is made; media, which are made side by side and end in any
+    order, as blocks in the reply's order once all are there."""
 
     def __init__(self) -> None:
         self._said = False
         self._between = False
+        self._media: dict[int, dict[str, Any]] = {}
 
-    def take(self, event: dict[str, Any]) -> str | list[str | dict[str, Any]] | None:
+    def take(self, event: dict[str, Any]) -> str | None:
         """The content that `event` adds, or None."""
         if event["event"] == "segment" and "media" in event:
-            return [media_block(Modality(event["modality"]), Media(**event["media"]))]
+            self._media[event["position"]] = media_block(Modality(event["modality"]), Media(**event["media"]))
+            return None
         if event["event"] != "token" or event.get("kind") == "transcript":
             return None
         if not event.get("text"):
@@ -153,6 +156,10 @@ class _Pieces:
         lead = " " if self._between and self._said else ""
         self._said, self._between = True, False
         return f"{lead}{event['text']}"
+
+    def media(self) -> list[dict[str, Any]]:
+        """The blocks of all media, in the reply's order."""
+        return [self._media[position] for position in sorted(self._media)]
 
 
 def _last(reply: BaseMessage, content: Any) -> ChatGenerationChunk:

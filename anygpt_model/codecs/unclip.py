@@ -100,7 +100,7 @@ class ImageSynthesis:
         left_out: dict[str, Any] = {"image_encoder": None, "feature_extractor": None}
         try:
             pipeline = EmbeddingPipeline.from_pretrained(
-                folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **left_out
+                folder, dtype=dtype, use_safetensors=True, local_files_only=True, **left_out
             )
         except (OSError, ValueError) as reason:
             raise CheckpointError(f"{folder} holds no Stable unCLIP pipeline ({reason}); fetch it again.") from reason
@@ -125,7 +125,8 @@ class ImageSynthesis:
             return noise
         kept = float(self.pipeline.scheduler.alphas_cumprod[-1])
         guess = self.start["weight"].float() @ embedding.float().cpu() + self.start["bias"].float()
-        return kept**0.5 * guess.reshape(shape) + (1 - kept) ** 0.5 * noise
+        started: Tensor = kept**0.5 * guess.reshape(shape) + (1 - kept) ** 0.5 * noise
+        return started
 
     def draw(self, embedding: Tensor, seed: int) -> NDArray[np.uint8]:
         """The picture uint8 [size, size, 3] of one embedding [F]; the same embedding and seed give the same bytes."""

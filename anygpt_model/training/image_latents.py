@@ -40,8 +40,8 @@ def autoencoder() -> AutoencoderKL:
     ).requires_grad_(False)
     for module in vae.modules():
         if isinstance(module, nn.Conv2d):
-            module.weight.zero_()
-            module.bias.zero_()
+            for parameter in module.parameters():
+                parameter.zero_()
     enter(vae.encoder.conv_in, bias=-1.0)
     spread(vae.encoder.down_blocks[0].downsamplers[0].conv, torch.tensor([[0.25, 0.25, 0], [0.25, 0.25, 0], [0, 0, 0]]))
     leave(vae.encoder.conv_norm_out, vae.encoder.conv_out, bias=CENTRE)
@@ -60,15 +60,21 @@ def enter(conv: nn.Conv2d, bias: float) -> None:
     """Three channels in; out come they plus `bias`, their negatives (so that all sum to 0), and the two constants."""
     for i in range(3):
         conv.weight[i, i, 1, 1], conv.weight[i + 3, i, 1, 1] = 1.0, -1.0
-    conv.bias[:3], conv.bias[3:6] = bias, -bias
-    conv.bias[6], conv.bias[7] = LARGE, -LARGE
+    offset(conv)[:3], offset(conv)[3:6] = bias, -bias
+    offset(conv)[6], offset(conv)[7] = LARGE, -LARGE
+
+
+def offset(conv: nn.Conv2d) -> Tensor:
+    """The biases of a convolution that has some."""
+    assert conv.bias is not None
+    return conv.bias
 
 
 def spread(conv: nn.Conv2d, kernel: Tensor) -> None:
     """Every channel filtered by `kernel` [3, 3]; the constants made anew."""
     for i in range(6):
         conv.weight[i, i] = kernel
-    conv.bias[6], conv.bias[7] = LARGE, -LARGE
+    offset(conv)[6], offset(conv)[7] = LARGE, -LARGE
 
 
 def leave(norm: nn.GroupNorm, conv: nn.Conv2d, bias: float) -> None:
@@ -76,7 +82,7 @@ def leave(norm: nn.GroupNorm, conv: nn.Conv2d, bias: float) -> None:
     norm.weight.fill_(LARGE * (2 / CHANNELS) ** 0.5)
     norm.bias.fill_(LINEAR)
     conv.weight[range(3), range(3), 1, 1] = 1.0
-    conv.bias[:3] = bias - LINEAR
+    offset(conv)[:3] = bias - LINEAR
 
 
 def scaled(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -92,4 +98,4 @@ def scaled(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
 @torch.no_grad()
 def latents_of(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     """The scaled latents [N, 3, 32, 32] of pictures [N, 3, 64, 64] in 0..1, as the denoiser sees them."""
-    return torch.cat([SCALE * vae.encode(2 * part - 1).latent_dist.mean for part in pictures.split(64)])
+    return torch.cat([SCALE * vae.encode(2 * part - 1).latent_dist.mean for part in torch.split(pictures, 64)])

@@ -96,7 +96,7 @@ def clustered(points: Tensor, count: int, generator: torch.Generator, rounds: in
     """k-means: centres [count, D] of points [N, D]; empty clusters restart at random points."""
     centres = points[torch.randperm(len(points), generator=generator)[:count]].clone()
     for _ in range(rounds):
-        nearest = torch.cat([torch.cdist(part, centres).argmin(1) for part in points.split(8192)])
+        nearest = torch.cat([torch.cdist(part, centres).argmin(1) for part in torch.split(points, 8192)])
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         sizes = torch.bincount(nearest, minlength=count)
         filled = sizes > 0
@@ -133,12 +133,14 @@ def coded(
     meaning: Tensor, manner: Tensor, look: Tensor, train: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Vectors [N, 32, CODE_DIM], codes [N, 32] and codebook of standardised parts."""
-    sources = [meaning, manner, *look.split([kind.groups * kind.width for kind in KINDS[2:]], dim=1)]
-    vectors, codes, books = [], [], []
+    sources = [meaning, manner, *torch.split(look, [kind.groups * kind.width for kind in KINDS[2:]], dim=1)]
+    vectors: list[Tensor] = []
+    codes: list[Tensor] = []
+    books: list[Tensor] = []
     for kind, source in zip(KINDS, sources, strict=True):
-        points = placed(source.unflatten(1, (kind.groups, kind.width)), kind)
+        points = placed(source.reshape(len(source), kind.groups, kind.width), kind)
         book = clustered(points[train].flatten(0, 1), kind.codes, generator)
-        nearest = torch.cdist(points.flatten(0, 1), book).argmin(1).unflatten(0, points.shape[:2])
+        nearest = torch.cdist(points.flatten(0, 1), book).argmin(1).reshape(points.shape[:2])
         codes.append(nearest + sum(len(earlier) for earlier in books))
         vectors.append(points)
         books.append(book)

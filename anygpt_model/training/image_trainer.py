@@ -26,7 +26,7 @@ def publish(work: Path, pocket: Path = POCKET) -> None:
     """Copy `work/image/seed` and `work/image/unclip` into the pocket, in place of what was there."""
     for part in ("seed", "unclip"):
         shutil.rmtree(pocket / part, ignore_errors=True)
-        shutil.copytree(work / "image" / part, pocket / part)
+        shutil.copytree(work / "image" / part, pocket / part, copy_function=shutil.copyfile)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 import logging
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from ..codecs.seed import MEAN, STD, SeedConfig, SeedTokenizer, load_seed
 from .image_data import load
 from .image_loop import Budget, Run, batch_of, command, prepare
-from .image_teacher import CODE_DIM, FEATURES, MEANING, Teaching, teach
+from .image_teacher import CODE_DIM, FEATURES, KINDS, MEANING, Teaching, teach
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ def shrunk(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Pictures [N, H, W, C] at the side that the tokenizer sees, by averaging."""
     step = pictures.shape[1] // CONFIG.img_size
     blocks = pictures.reshape(len(pictures), CONFIG.img_size, step, CONFIG.img_size, step, -1)
-    return blocks.mean(axis=(2, 4), dtype=np.float32).round().astype(np.uint8)
+    shrunken: NDArray[np.uint8] = blocks.mean(axis=(2, 4), dtype=np.float32).round().astype(np.uint8)
+    return shrunken
 
 
 def normalised(pictures: Tensor) -> Tensor:
@@ -77,13 +79,6 @@ def varied(pictures: Tensor, alpha: Tensor) -> Tensor:
     return (F.grid_sample(x, grid, padding_mode="zeros", align_corners=False) + ground).clamp(0, 1)
 
 
-def painting_loss(painted: Tensor, target: Tensor) -> Tensor:
-    """L1 and L2 of the pictures and L1 of their edges; [B, 3, 48, 48] both."""
-    miss = painted - target
-    edges = miss.diff(dim=2).abs().mean() + miss.diff(dim=3).abs().mean()
-    return miss.abs().mean() + 2 * miss.square().mean() + edges
-
-
 def started(model: SeedTokenizer) -> SeedTokenizer:
     """Random numbers where the network has zeros, and queries that already look at different places.
 
@@ -93,8 +88,8 @@ def started(model: SeedTokenizer) -> SeedTokenizer:
     nn.init.normal_(model.query_tokens, std=0.5)
     nn.init.normal_(model.visual_encoder.pos_embed, std=1.0)
     nn.init.normal_(model.pos_embed_image, std=0.02)
-    for layer in model.Qformer.bert.encoder.layer:
-        looking = layer.crossattention
+    for layer in model.Qformer.bert.encoder.layer.children():
+        looking: Any = layer.crossattention
         for part in (looking.self.query, looking.self.key):
             nn.init.normal_(part.weight, std=0.15)
         for part in (looking.self.value, looking.output.dense):
@@ -142,7 +137,7 @@ def train(work: Path, minutes: float, device: str, seed: int) -> SeedTokenizer:
         seen = torch.where(torch.rand(BATCH, 1, 1, 1) < 0.5, plain, varied(plain, cut))
         terms = losses(model, seen.to(device), teaching, rows)
         optimizer.zero_grad()
-        torch.stack(list(terms.values())).sum().backward()
+        torch.autograd.backward(list(terms.values()))
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         if step % 50 == 0:
@@ -175,8 +170,14 @@ def report(model: SeedTokenizer, pictures: NDArray[np.uint8], teaching: Teaching
         ends = [0, MEANING, MEANING + 4, MEANING + 36, FEATURES]
         parts = [slice(start, end) for start, end in pairwise(ends)]
         kept = " ".join(f"{1 - float(x[part].mean()):.2f}" for part in parts for x in (miss, ideal))
-        hits = " ".join(f"{float(x.mean()):.2f}" for x in equal.split([7, 1, 8, 8, 8]))
-        log.info("%s: kept (own, ideal codes) %s; equal codes %s; used %d", name, kept, hits, len(codes.unique()))
+        hits = " ".join(f"{float(x.mean()):.2f}" for x in torch.split(equal, [kind.groups for kind in KINDS]))
+        log.info(
+            "%s: kept (own, ideal codes) %s; equal codes %s; used %d",
+            name,
+            kept,
+            hits,
+            len(set(codes.flatten().tolist())),
+        )
 
 
 def export(model: SeedTokenizer, folder: Path) -> None:
@@ -196,7 +197,7 @@ def encode_all(work: Path, model: SeedTokenizer, device: str) -> Tensor:
     """The codes [N, 32] of all pictures of stage "data"."""
     pictures, _, _ = load(work)
     whole = batch_of(shrunk(pictures), torch.arange(len(pictures)))
-    return torch.cat([model.encode(normalised(part).to(device)).cpu() for part in whole.split(64)])
+    return torch.cat([model.encode(normalised(part).to(device)).cpu() for part in torch.split(whole, 64)])
 
 
 def write_codes(work: Path, codes: Tensor, name: str) -> None:

@@ -92,7 +92,7 @@ def embeddings_of(seed: SeedTokenizer, work: Path, name: str, rows: Tensor) -> T
     """Image embeddings [N, F] of these rows' codes in `work/image/{name}.npz`."""
     with np.load(work / "image" / f"{name}.npz") as kept:
         codes = torch.from_numpy(kept["codes"][rows.numpy()].astype(np.int64)).to(seed.query_tokens.device)
-    return torch.cat([seed.decode(part) for part in codes.split(256)])
+    return torch.cat([seed.decode(part) for part in torch.split(codes, 256)])
 
 
 def labelled(embeddings: Tensor) -> Tensor:
@@ -115,7 +115,8 @@ def loss_of(unet: UNet2DConditionModel, latents: Tensor, labels: Tensor, alphas:
     text = latents.new_zeros(len(latents), 1, TEXT["hidden_size"])
     with torch.autocast(latents.device.type, torch.bfloat16):
         made = unet(noisy, times.to(latents.device), text, class_labels=labels).sample
-    return (made.float() - velocity).square().mean()
+    miss: Tensor = made.float() - velocity
+    return miss.square().mean()
 
 
 def text_parts(folder: Path) -> tuple[Any, Any]:
@@ -162,7 +163,7 @@ def look(folder: Path, embeddings: Tensor, pictures: Tensor, path: Path) -> None
     """Save pictures [N, 3, H, W] above what the exported pipeline draws from their embeddings."""
     synthesis = ImageSynthesis.from_folder(folder)
     drawn = [torch.from_numpy(synthesis.draw(embedding, 0)).permute(2, 0, 1) / 255 for embedding in embeddings]
-    rows = zip(pictures.split(12), torch.stack(drawn).split(12), strict=True)
+    rows = zip(torch.split(pictures, 12), torch.split(torch.stack(drawn), 12), strict=True)
     sheet([row for pair in rows for row in pair], path)
 
 
@@ -196,7 +197,7 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
         view = torch.randint(len(known), (BATCH,), generator=generator)
         loss = loss_of(unet, latents[chosen], labelled(known[view, chosen]), alphas)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         average.update(unet, step)

@@ -101,11 +101,10 @@ def test_latents_and_pictures_are_the_originals(
 ) -> None:
     pipeline.negative = golden["in/negative_image_embeds"] if negative else None
     name = "neg" if negative else "pos"
-    close = {"atol": 1e-4, "rtol": 1e-4}
-    torch.testing.assert_close(drawn(pipeline, golden, "latent"), golden[f"out/latent_{name}"], **close)
+    torch.testing.assert_close(drawn(pipeline, golden, "latent"), golden[f"out/latent_{name}"], atol=1e-4, rtol=1e-4)
     expected = golden[f"out/image_{name}"]
     expected = expected if expected.min() >= 0 else expected / 2 + 0.5
-    torch.testing.assert_close(drawn(pipeline, golden, "pt"), expected.clamp(0, 1), **close)
+    torch.testing.assert_close(drawn(pipeline, golden, "pt"), expected.clamp(0, 1), atol=1e-4, rtol=1e-4)
     pipeline.negative = None
 
 
