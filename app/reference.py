@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
 from .cli import COMMANDS, cli
 
-WIDTH = {"max_content_width": 100, "terminal_width": 100}
+WIDTH: dict[str, Any] = {"max_content_width": 100, "terminal_width": 100}
 HEAD = """\
 # Commands
 

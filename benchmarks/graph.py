@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from langchain_core.messages import HumanMessage
 
@@ -26,9 +27,9 @@ def measured(engine: anyloom.Engine, store: anyloom.Store, turns: int) -> tuple[
     """Seconds of each turn through the graph, of the engine alone, and of the graph's generate node."""
     context = Context(seed=1, modalities=("text",), max_tokens=32, temperature=0.0)
     graph = anyloom.build_graph(engine, store)
-    ask = {"messages": [HumanMessage("What is a cat?")]}
+    ask: Any = {"messages": [HumanMessage("What is a cat?")]}
     first = store.turn(graph.invoke(ask, context=context)["turn"])
-    request = Request(first.prompt, 1, bounds(context), sampling(context))
+    request = Request(first.prompt, 1, bounds(context), sampling(context, engine.sampling))
     through, alone, inside = [], [], []
     for _ in range(turns):
         started = perf_counter()
@@ -56,5 +57,5 @@ def main(model: str = "pocket", turns: int = 40) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    print(json.dumps(main(*given[:1], *map(int, given[1:2]))))
+    name, turns = (*sys.argv[1:], "pocket", "40")[:2] if len(sys.argv) != 2 else (sys.argv[1], "40")
+    print(json.dumps(main(name, int(turns))))

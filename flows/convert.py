@@ -13,7 +13,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -71,9 +71,9 @@ def convert_shard(order_document: dict[str, Any], number: int, size: int) -> dic
 @flow(
     name="convert",
     flow_run_name="convert {source} to {to}",
-    task_runner=ThreadPoolTaskRunner(max_workers=1),
-    on_failure=[on_failure],
-    on_crashed=[on_failure],
+    task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=1)),
+    on_failure=[cast(Any, on_failure)],
+    on_crashed=[cast(Any, on_failure)],
     persist_result=False,
     validate_parameters=True,
 )

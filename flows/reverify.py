@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
@@ -79,7 +79,7 @@ def reverify_shard(turns: list[str], mode: Mode, model: str, number: int) -> lis
 @flow(
     name="reverify",
     flow_run_name="reverify {mode}",
-    task_runner=ThreadPoolTaskRunner(max_workers=1),  # one engine, and a replay fills it
+    task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=1)),  # one engine, and a replay fills it
     persist_result=False,
 )
 def reverify(

@@ -22,6 +22,8 @@ def streamed(graph: Graph, messages: list[Any], context: Context) -> Iterator[tu
     """("custom", event) as they come, and ("values", state) after each step; the last values are the final state."""
     variables = Variables()
     request: Any = {"messages": messages}
-    steps = variables.run(lambda: iter(graph.stream(request, context=context, stream_mode=["custom", "values"])))
+    steps: Iterator[Any] = variables.run(
+        lambda: iter(graph.stream(request, context=context, stream_mode=["custom", "values"]))
+    )
     while (step := variables.run(lambda: next(steps, None))) is not None:
         yield step

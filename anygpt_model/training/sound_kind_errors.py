@@ -29,14 +29,14 @@ def tunes(work: Path) -> Iterator[tuple[Samples, int]]:
     sounds = music_data.audio(work)
     for number, row in enumerate(music_data.rows(work)):
         if row["split"] == "test":
-            yield sounds[number].astype(np.float32) / 32768, music_data.SAMPLE_RATE
+            yield sounds[number].astype(np.float32) / np.float32(32768), music_data.SAMPLE_RATE
 
 
 def readings(work: Path) -> Iterator[tuple[Samples, int]]:
     """The held-out sentences and the held-out voice."""
     for reading, samples in read_shards(work):
         if reading.split == "test":
-            yield samples.astype(np.float32) / 32768, SAMPLE_RATE
+            yield samples.astype(np.float32) / np.float32(32768), SAMPLE_RATE
 
 
 def recordings(work: Path) -> Iterator[tuple[Samples, int]]:
@@ -49,7 +49,7 @@ def recordings(work: Path) -> Iterator[tuple[Samples, int]]:
             continue
         with av.open(str(file), format="g722") as opened:
             frames = [np.ravel(frame.to_ndarray()) for frame in opened.decode(audio=0)]
-        yield np.concatenate(frames).astype(np.float32) / 32768, SAMPLE_RATE
+        yield np.concatenate(frames).astype(np.float32) / np.float32(32768), SAMPLE_RATE
 
 
 def measure(work: Path, every: int = 1) -> dict[str, dict[str, float]]:

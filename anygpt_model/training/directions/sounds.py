@@ -48,7 +48,7 @@ class SpokenWorld:
 
     def sound(self, text: str, voice: str) -> Sound:
         """float32 [samples] of a recording."""
-        return self.recordings[text][voice].astype(np.float32) / 32768
+        return self.recordings[text][voice].astype(np.float32) / np.float32(32768)
 
     def heard(self, sounds: Sequence[Made]) -> list[str]:
         """What the ear hears in made sounds."""

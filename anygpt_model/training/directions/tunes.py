@@ -39,7 +39,7 @@ class MusicWorld:
 
     def sound(self, row: int) -> Sound:
         """float32 [samples] of a clip."""
-        return np.asarray(self._audio[row], np.float32) / 32768
+        return np.asarray(self._audio[row], np.float32) / np.float32(32768)
 
     def instruments_heard(self, sounds: Sequence[Made]) -> list[str]:
         """Which instrument each sound is most like, by YAMNet's scores of real examples."""

@@ -6,6 +6,7 @@ import csv
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Musician:
     """AudioSet's 521 classes for a sound of 16 kHz."""
 
     def __init__(self, downloads: Path = DOWNLOADS, threads: int = 1) -> None:
-        import librosa
+        librosa: Any = import_module("librosa")
         import onnxruntime
 
         home = folder(downloads)
@@ -66,7 +67,7 @@ class Musician:
         return averaged
 
     def _patches(self, sound: Sound) -> list[NDArray[np.float64]]:
-        import librosa
+        librosa: Any = import_module("librosa")
 
         loud = sound / (np.abs(sound).max() + 1e-9) * 0.8
         loud = np.pad(loud, (0, max(0, 400 + 160 * PATCH - len(loud))))
@@ -78,7 +79,7 @@ class Musician:
 
 def beats_a_minute(sound: Sound, rate: int = SAMPLE_RATE) -> float:
     """librosa's global tempo of a sound."""
-    import librosa
+    librosa: Any = import_module("librosa")
 
     strength = librosa.onset.onset_strength(y=np.asarray(sound, np.float32), sr=rate)
     return float(np.ravel(librosa.feature.tempo(onset_envelope=strength, sr=rate))[0])
