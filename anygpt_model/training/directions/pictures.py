@@ -14,7 +14,7 @@ import numpy as np
 from ...values import Modality
 from .. import image_data
 from ..judges import eye, meaning
-from ..judges.bounds import Score, share
+from ..judges.bounds import Score, mean, share
 from .direction import Array, Case, Made, Measure, Prompt, RoundTrip, asked, frozen_order
 
 GALLERY = 400
@@ -57,10 +57,23 @@ class PictureWorld:
         return found
 
 
+OWN_MIDDLE = 20
+"""Pictures from which on their own mean is used."""
+
+
+def _places(ranks: Sequence[int], size: int) -> list[Score]:
+    behind = [(size - 1 - int(rank)) / (size - 1) for rank in ranks]
+    return [share([rank < 1 for rank in ranks]), share([rank < 5 for rank in ranks]), mean(behind)]
+
+
 class TextToImage:
     """A picture made from a caption is looked up among the things of the gallery, each the mean of its other styles."""
 
-    measures = (Measure("R@1 of 400", eye.NAME), Measure("R@5 of 400", eye.NAME))
+    measures = (
+        Measure("R@1 of 400", eye.NAME),
+        Measure("R@5 of 400", eye.NAME),
+        Measure("share of the 400 behind it", eye.NAME),
+    )
 
     def __init__(self, world: PictureWorld, split: str = "pair") -> None:
         self._world, self._split = world, split
@@ -78,18 +91,20 @@ class TextToImage:
         ]
 
     def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
-        """R@1 and R@5."""
+        """R@1, R@5, and how far in front the right one stands (a half by chance)."""
         gallery = self._world.gallery(cases)
         styles, middles = self._gallery_features(gallery)
         blank = np.full((image_data.SIZE, image_data.SIZE, 3), 255, np.uint8)
         seen = self._eye.features(
             [blank if picture is None or isinstance(picture, str) else picture for picture in made]
         )
-        middle = np.stack([middles[case.truth["style"]] for case in cases])
+        # What is drawn differs from what is real in ways that all of it shares: its own middle takes them away.
+        own = seen.mean(0) if len(seen) >= OWN_MIDDLE else None
+        middle = np.stack([middles[case.truth["style"]] if own is None else own for case in cases])
         galleries = [_mean_of_others(styles, case.truth["style"]) for case in cases]
         truth = [gallery.index(case.truth["thing"]) for case in cases]
         found = eye.ranks(eye.directions(seen, middle), galleries, truth)
-        return [share([rank < 1 for rank in found]), share([rank < 5 for rank in found])]
+        return _places(found, len(gallery))
 
     def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
         """The real pictures."""
@@ -120,7 +135,11 @@ class ImageToText:
     """What the model says of a picture is compared in meaning with the names of the gallery's things."""
 
     name = "image → text"
-    measures = (Measure("R@1 of 400", meaning.NAME), Measure("R@5 of 400", meaning.NAME))
+    measures = (
+        Measure("R@1 of 400", meaning.NAME),
+        Measure("R@5 of 400", meaning.NAME),
+        Measure("share of the 400 behind it", meaning.NAME),
+    )
 
     def __init__(self, world: PictureWorld) -> None:
         self._world = world
@@ -138,12 +157,12 @@ class ImageToText:
         ]
 
     def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
-        """R@1 and R@5."""
+        """R@1, R@5, and how far in front the right one stands (a half by chance)."""
         gallery = self._world.gallery(cases)
         truth = [gallery.index(case.truth["thing"]) for case in cases]
         said = [text if isinstance(text, str) else "" for text in made]
         found = self._reader.ranks(said, [self._world.phrase(thing) for thing in gallery], truth)
-        return [share([rank < 1 for rank in found]), share([rank < 5 for rank in found])]
+        return _places(found, len(gallery))
 
     def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made] | None:
         """The true captions, in other words than the labels; a text has no codec."""
