@@ -262,7 +262,7 @@ FILES = [
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 def test_cut_or_damaged_files_are_read_or_refused(data: st.DataObject) -> None:
     whole = data.draw(st.sampled_from(FILES))
     kept = bytearray(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
