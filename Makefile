@@ -34,8 +34,8 @@ check: lint
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	mkdir -p .venv/root && ln -sfn ../.. .venv/root/anyloom  # the root of the repository is the package; mypy finds it by this name
-	MYPYPATH=.venv/root $(BIN)/mypy
+	mkdir -p .venv/linked && ln -sfn ../.. .venv/linked/anyloom  # the root of the repository is the package; mypy finds it by this name
+	MYPYPATH=.venv/linked $(BIN)/mypy
 	$(BIN)/lint-imports
 
 # What is too long for `make test`.

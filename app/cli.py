@@ -87,6 +87,9 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str] | None = None) -> int:
     """Run a command and return its exit code; errors are told on stderr, each in one sentence."""
+    for library in ("TRANSFORMERS", "DIFFUSERS"):  # their hints speak to their own users
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         result = cli.main(args=args, prog_name="anyloom", standalone_mode=False)
     except click.exceptions.Abort:

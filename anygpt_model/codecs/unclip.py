@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import StableUnCLIPImg2ImgPipeline
+from diffusers.utils.logging import disable_progress_bar
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
@@ -98,6 +99,7 @@ class ImageSynthesis:
     ) -> ImageSynthesis:
         """The pipeline in `folder` (diffusers' layout; an image encoder in it is not read)."""
         left_out: dict[str, Any] = {"image_encoder": None, "feature_extractor": None}
+        disable_progress_bar()  # the door shows what runs; bars of the library would write over it
         try:
             pipeline = EmbeddingPipeline.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, local_files_only=True, **left_out
