@@ -21,26 +21,26 @@ ESCAPED = "\x1ajson:"
 """Begins a text that PostgreSQL or UTF-8 could not take as it is (a zero character, a lone surrogate)."""
 
 
-def integer_bytes(values: Sequence[int] | NDArray[Any]) -> bytes:
+def integer_array(values: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
     """`values` [n] as little-endian i64. For a tuple this is three times as fast as numpy's own conversion."""
     if isinstance(values, np.ndarray):
-        return values.astype("<i8").tobytes()
-    return struct.pack(f"<{len(values)}q", *values)
+        return np.ascontiguousarray(values, dtype="<i8")
+    return np.frombuffer(struct.pack(f"<{len(values)}q", *values), dtype="<i8")
 
 
-def float_bytes(values: Sequence[float] | NDArray[Any]) -> bytes:
+def float_array(values: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
     """`values` [n] as little-endian f64."""
     if isinstance(values, np.ndarray):
-        return values.astype("<f8").tobytes()
-    return struct.pack(f"<{len(values)}d", *values)
+        return np.ascontiguousarray(values, dtype="<f8")
+    return np.frombuffer(struct.pack(f"<{len(values)}d", *values), dtype="<f8")
 
 
 def pack_integers(values: Sequence[int] | NDArray[Any]) -> bytes:
     """The narrowest of u16, u32 and i64 that holds all `values` [n], behind its header byte."""
-    array = np.frombuffer(integer_bytes(values), dtype="<i8")
+    array = integer_array(values)
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     code = 0x08 if low < 0 or high > 0xFFFFFFFF else 0x04 if high > 0xFFFF else 0x02
-    return bytes([code]) + array.astype(INTEGERS[code]).tobytes()
+    return b"".join((bytes((code,)), array.astype(INTEGERS[code])))
 
 
 def unpack_integers(packed: bytes) -> NDArray[np.int64]:
@@ -50,12 +50,12 @@ def unpack_integers(packed: bytes) -> NDArray[np.int64]:
 
 def pack_floats(values: Sequence[float] | NDArray[Any]) -> bytes:
     """f32 if that loses nothing (a float32 model's numbers), otherwise f64, behind its header byte."""
-    wide = float_bytes(values)
-    array = np.frombuffer(wide, dtype="<f8")
+    wide = float_array(values)
     with np.errstate(over="ignore"):
-        narrow = array.astype("<f4")
-    exact = np.array_equal(narrow.astype(np.float64), array, equal_nan=True)
-    return b"\x14" + narrow.tobytes() if exact else b"\x18" + wide
+        narrow = wide.astype("<f4")
+    again = narrow.astype(np.float64)
+    exact = bool((again == wide).all()) or np.array_equal(again, wide, equal_nan=True)
+    return b"".join((b"\x14", narrow) if exact else (b"\x18", wide))
 
 
 def unpack_floats(packed: bytes) -> NDArray[np.float64]:
@@ -107,9 +107,8 @@ class Floats(TypeDecorator[NDArray[np.float64]]):
         return bool(np.array_equal(x, y, equal_nan=True))
 
 
-def canonical(document: Any) -> str:
-    """The one JSON spelling of `document`: sorted keys, no spaces, ASCII. Raises ValueError for NaN and infinity."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+"""The one JSON spelling of a document: sorted keys, no spaces, ASCII. Raises ValueError for NaN and infinity."""
 
 
 class Json(TypeDecorator[Any]):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast, get_args
 
 from ..anygpt_model.values import Bounds, Finish, Generation, Media, Modality, Part, Sampling, Span, Turn
-from .columns import canonical, float_bytes, integer_bytes
+from .columns import canonical, float_array, integer_array
 
 Document = dict[str, Any]
 Kind = Literal["content", "transcript"]
@@ -195,11 +195,11 @@ def _real(value: float | str) -> float:
 
 
 def _fold_integers(values: Sequence[int]) -> str:
-    return "sha256:" + hashlib.sha256(integer_bytes(values)).hexdigest()
+    return "sha256:" + hashlib.sha256(integer_array(values)).hexdigest()
 
 
 def _fold_floats(values: Sequence[float]) -> str:
-    return "sha256:" + hashlib.sha256(float_bytes(values)).hexdigest()
+    return "sha256:" + hashlib.sha256(float_array(values)).hexdigest()
 
 
 def _one_of(value: object, known: tuple[str, ...]) -> str:

@@ -11,17 +11,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
-import numpy as np
 from sqlalchemy import Connection, Row, insert, select
 
 from ..anygpt_model.values import Finish, Generation, Modality, Part, Span, Turn
-from .columns import float_bytes, integer_bytes
+from .columns import float_array, integer_array
 from .documents import bounds_document, media_document, read_bounds, read_media, read_sampling, sampling_document
 from .tables import GenerationRow, PartRow, TimingRow, TurnRow
 
 BATCH = 500
 """Turns that are loaded with one query; SQLite takes a limited number of parameters."""
 SIDES = ("request", "reply")
+# Statements that every turn needs are made once: SQLAlchemy then finds their compiled form without looking at them.
+NEW_TURN = insert(TurnRow.__table__)
+NEW_GENERATION, NEW_PART, NEW_TIMING = (insert(row.__table__) for row in (GenerationRow, PartRow, TimingRow))
 
 
 def seconds_of(created: str) -> float:
@@ -38,26 +40,26 @@ def now() -> str:
 def dense(turn: Turn) -> Turn:
     """The same turn with arrays in place of tuples: converted once, for the digest and for the columns."""
     made = turn.generation
-    swift = replace(made, ids=_integers(made.ids), logprobs=_reals(made.logprobs), margins=_reals(made.margins))
+    arrays: Any = {
+        "ids": integer_array(made.ids),
+        "logprobs": float_array(made.logprobs),
+        "margins": float_array(made.margins),
+    }
+    prompt: Any = integer_array(turn.prompt)
     return replace(
         turn,
         request=tuple(map(_dense_part, turn.request)),
         reply=tuple(map(_dense_part, turn.reply)),
-        prompt=_integers(turn.prompt),
-        generation=swift,
+        prompt=prompt,
+        generation=replace(made, **arrays),
     )
 
 
 def _dense_part(part: Part) -> Part:
-    return part if part.span is None else replace(part, span=Span(part.span.modality, _integers(part.span.ids)))
-
-
-def _integers(values: Sequence[int]) -> Any:
-    return np.frombuffer(integer_bytes(values), dtype="<i8")
-
-
-def _reals(values: Sequence[float]) -> Any:
-    return np.frombuffer(float_bytes(values), dtype="<f8")
+    if part.span is None:
+        return part
+    ids: Any = integer_array(part.span.ids)
+    return replace(part, span=Span(part.span.modality, ids))
 
 
 def insert_turn(connection: Connection, turn: Turn, digest: str, at: float) -> int:
@@ -74,7 +76,7 @@ def insert_turn(connection: Connection, turn: Turn, digest: str, at: float) -> i
         "digest": digest,
         "hash": turn.hash,
     }
-    key = connection.execute(insert(TurnRow), values).inserted_primary_key
+    key = connection.execute(NEW_TURN, values).inserted_primary_key
     return int(key[0]) if key else 0
 
 
@@ -97,17 +99,17 @@ def insert_content(connection: Connection, number: int, turn: Turn) -> None:
         "fingerprints": dict(turn.fingerprints),
         "versions": dict(turn.versions),
     }
-    connection.execute(insert(GenerationRow), values)
+    connection.execute(NEW_GENERATION, values)
     parts = [
         _part_values(number, side, position, part)
         for side, parts in zip(SIDES, (turn.request, turn.reply), strict=True)
         for position, part in enumerate(parts)
     ]
     if parts:
-        connection.execute(insert(PartRow), parts)
+        connection.execute(NEW_PART, parts)
     timings = [{"turn": number, "node": node, "seconds": float(value)} for node, value in turn.timings.items()]
     if timings:
-        connection.execute(insert(TimingRow), timings)
+        connection.execute(NEW_TIMING, timings)
 
 
 def _part_values(number: int, side: str, position: int, part: Part) -> dict[str, Any]:

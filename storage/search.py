@@ -19,6 +19,9 @@ from .tables import PartRow
 LONGEST = 100_000
 """Characters of a turn that are searchable; PostgreSQL takes at most a megabyte of distinct words."""
 SIGN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+# Made once, as every turn needs them (rows.py says why).
+NEW_ROW = text("INSERT INTO search (rowid, words) VALUES (:turn, :words)")
+NEW_VECTOR = text("INSERT INTO search (turn, words) VALUES (:turn, array_to_tsvector(:words))")
 WORD = re.compile(f"[{SIGN}]|[^\\W_{SIGN}]+")
 
 
@@ -54,11 +57,9 @@ def index(connection: Connection, turn: int, passages: Iterable[str]) -> None:
     if not found:
         return
     if connection.dialect.name == "sqlite":
-        statement = text("INSERT INTO search (rowid, words) VALUES (:turn, :words)")
-        connection.execute(statement, {"turn": turn, "words": " ".join(found)})
+        connection.execute(NEW_ROW, {"turn": turn, "words": " ".join(found)})
         return
-    statement = text("INSERT INTO search (turn, words) VALUES (:turn, array_to_tsvector(:words))")
-    connection.execute(statement, {"turn": turn, "words": sorted(set(found))})
+    connection.execute(NEW_VECTOR, {"turn": turn, "words": sorted(set(found))})
 
 
 def forget(connection: Connection, turns: Iterable[int]) -> None:

@@ -8,18 +8,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, Row, case, select, text, update
+from sqlalchemy import Connection, Row, bindparam, case, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ..anygpt_model.errors import StoreError, UnknownName
 from ..anygpt_model.values import Turn
 from . import search
-from .database import Conflict, Database, upsert
+from .database import Conflict, Database
 from .documents import chain, digest
 from .rows import dense, insert_content, insert_turn, load_turns, seconds_of
 from .tables import Conversation, MediaRow, TurnRow
 
 SHORTEST = 8
 """Characters of an id that serve as a prefix."""
+
+
+def _touching(insert: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresql.Insert:
+    """Make a conversation or move its newest moment on."""
+    given, kept = insert.excluded.updated, Conversation.updated
+    return insert.on_conflict_do_update(
+        index_elements=["id"], set_={"updated": case((given > kept, given), else_=kept)}
+    )
+
+
+# Made once, as every turn needs them (rows.py says why).
+BY_RUN = select(TurnRow.number).where(TurnRow.run == bindparam("run"))
+HASH_OF = select(TurnRow.hash).where(TurnRow.id == bindparam("id"))
+ONE_MORE = update(MediaRow.__table__).where(MediaRow.hash == bindparam("name")).values(refs=MediaRow.refs + 1)
+TOUCH = {
+    "sqlite": _touching(sqlite.insert(Conversation.__table__)),
+    "postgresql": _touching(postgresql.insert(Conversation.__table__)),
+}
 
 
 class TurnLog:
@@ -48,7 +67,7 @@ class TurnLog:
 
     def by_run(self, connection: Connection, run: str) -> Turn | None:
         """The turn that a run recorded."""
-        number = connection.scalar(select(TurnRow.number).where(TurnRow.run == run))
+        number = connection.scalar(BY_RUN, {"run": run})
         return None if number is None else load_turns(connection, [number])[0]
 
     def turn(self, id: str) -> Turn:
@@ -92,7 +111,7 @@ def parent_hash(connection: Connection, turn: Turn) -> str | None:
     """The hash of the turn before. Raises UnknownName."""
     if turn.parent is None:
         return None
-    found = connection.scalar(select(TurnRow.hash).where(TurnRow.id == turn.parent))
+    found = connection.scalar(HASH_OF, {"id": turn.parent})
     if found is None:
         raise UnknownName(f"Turn {turn.id} follows turn {turn.parent}, which is not in this store; record that first.")
     return found
@@ -100,16 +119,14 @@ def parent_hash(connection: Connection, turn: Turn) -> str | None:
 
 def touch_conversation(connection: Connection, id: str, at: float) -> None:
     """Make the conversation if it is new; note the time of its newest turn."""
-    new = upsert(connection, Conversation).values(id=id, created=at, updated=at)
-    newest = case((new.excluded.updated > Conversation.updated, new.excluded.updated), else_=Conversation.updated)
-    connection.execute(new.on_conflict_do_update(index_elements=["id"], set_={"updated": newest}))
+    connection.execute(TOUCH[connection.dialect.name], {"id": id, "created": at, "updated": at})
 
 
 def count_references(connection: Connection, turn: Turn) -> None:
     """One more reference to every medium of the turn. Raises StoreError for one that is not kept."""
     hashes = [part.media.hash for part in (*turn.request, *turn.reply) if part.media]
     for name in sorted(hashes):
-        found = connection.execute(update(MediaRow).where(MediaRow.hash == name).values(refs=MediaRow.refs + 1))
+        found = connection.execute(ONE_MORE, {"name": name})
         if not found.rowcount:
             raise StoreError(f"Turn {turn.id} refers to medium {name}, which is not in this store; put it first.")
 
