@@ -13,12 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints import LANGUAGE, safe_shapes, weight_files
-from .conversion import convert, convert_indexes, pickles, twin
+from .conversion import convert_indexes, pickles, refusals, twin
 from .errors import AnyloomError, CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
 _UNUSED = ("inv_freq", "position_ids", "num_batches_tracked")
 """Buffers that older files hold and no network needs."""
+_RENAMED = {
+    ".attentions.0.query.": ".attentions.0.to_q.",
+    ".attentions.0.key.": ".attentions.0.to_k.",
+    ".attentions.0.value.": ".attentions.0.to_v.",
+    ".attentions.0.proj_attn.": ".attentions.0.to_out.0.",
+}
+"""What older files call the projections of the VAE's attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +52,24 @@ def check(folder: Path, *, converting: bool = True) -> list[Row]:
     refused becomes a row with its reason. Parts that the folder leaves out altogether are rows that are not ok.
     """
     rows = _converted(folder) if converting else []
-    for part, look in _LOOKS.items():
-        rows += _looked(part, folder / part, look)
+    for part in _LOOKS:
+        rows += check_part(part, folder / part)
     return rows
+
+
+def check_part(part: str, folder: Path) -> list[Row]:
+    """The rows of one part ("llm", "seed", "unclip" …) in its own folder."""
+    return _looked(part, folder, _LOOKS[part])
 
 
 def _converted(folder: Path) -> list[Row]:
     """Rows of the pickles that could not be converted."""
-    refused: list[Row] = []
-    waiting = pickles(folder)
-    while waiting:
-        try:
-            convert({file: twin(file) for file in waiting})
-        except CheckpointError as error:
-            bad = next(file for file in waiting if not twin(file).exists())
-            name = bad.relative_to(folder)
-            refused.append(Row(name.parts[0], str(name), 0, 0, 0, "", False, str(error)))
-            waiting.remove(bad)
-        waiting = [file for file in waiting if not twin(file).exists()]
+    rows = []
+    for file, error in refusals({file: twin(file) for file in pickles(folder)}).items():
+        name = file.relative_to(folder)
+        rows.append(Row(name.parts[0], str(name), 0, 0, 0, "", False, str(error)))
     convert_indexes(folder)
-    return refused
+    return rows
 
 
 def _looked(part: str, folder: Path, look: Callable[[Path], list[Row]]) -> list[Row]:
@@ -165,17 +170,27 @@ def _unclip(folder: Path) -> list[Row]:
     def part(kind: Any, name: str) -> Callable[[], Any]:
         return lambda: kind.from_config(kind.load_config(folder / name))
 
-    networks: dict[str, tuple[str, Callable[[], Any]]] = {
-        "unet": ("diffusion_pytorch_model", part(diffusers.UNet2DConditionModel, "unet")),
-        "vae": ("diffusion_pytorch_model", part(diffusers.AutoencoderKL, "vae")),
-        "image_normalizer": ("diffusion_pytorch_model", part(StableUnCLIPImageNormalizer, "image_normalizer")),
-        "text_encoder": ("model", text),
+    networks: dict[str, Callable[[], Any]] = {
+        "unet": part(diffusers.UNet2DConditionModel, "unet"),
+        "vae": part(diffusers.AutoencoderKL, "vae"),
+        "image_normalizer": part(StableUnCLIPImageNormalizer, "image_normalizer"),
+        "text_encoder": text,
     }
-    rows = []
-    for name, (stem, build) in networks.items():
-        file = f"{name}/{stem}.safetensors"
-        rows.append(_one("unclip", f"unclip/{file}", folder / file, _shapes(build)))
-    return rows
+    return [unclip_row(folder, name, _shapes(build)) for name, build in networks.items()]
+
+
+def unclip_row(folder: Path, name: str, expected: Shapes) -> Row:
+    """The row of one network of the picture pipeline in `folder`: unet, vae, image_normalizer or text_encoder."""
+    file = f"{name}/{'model' if name == 'text_encoder' else 'diffusion_pytorch_model'}.safetensors"
+    wanted = {_modern(key): shape for key, shape in expected.items()}
+    return _one("unclip", f"unclip/{file}", folder / file, wanted, _modern)
+
+
+def _modern(name: str) -> str:
+    """The published pipeline was written by older libraries, which named a few tensors otherwise."""
+    for old, new in _RENAMED.items():
+        name = name.replace(old, new)
+    return name.removeprefix("text_model.")
 
 
 def _speech(folder: Path) -> list[Row]:

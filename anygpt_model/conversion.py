@@ -23,6 +23,8 @@ PICKLED = (".bin", ".pt", ".pth", ".dev", ".ckpt")
 _INDEX, _NEW_INDEX = "pytorch_model.bin.index.json", "model.safetensors.index.json"
 _WRAPPERS = ("state_dict", "model", "module")
 """Names under which some files keep their tensors one level down."""
+_REFUSED = "refused\t"
+"""How the separate process begins the line about a file that it refused."""
 _LEFT_OUT = ("optimizer.bin", "scheduler.bin", "training_args.bin")
 
 
@@ -49,23 +51,29 @@ def convert_folder(folder: Path) -> list[Path]:
 
 
 def convert(files: Mapping[Path, Path]) -> None:
-    """Write the tensors of each pickle to its target, all in one process.
+    """Write the tensors of each pickle to its target. Raises CheckpointError for the first that is refused."""
+    for error in refusals(files).values():
+        raise error
 
-    Raises CheckpointError at the first that holds anything else; those before it are written.
-    """
+
+def refusals(files: Mapping[Path, Path]) -> dict[Path, CheckpointError]:
+    """Write the tensors of each pickle to its target, all in one process; those that hold anything else, and why."""
     if not files:
-        return
+        return {}
     package = __package__.rpartition(".")[0]
     paths = [str(path) for pair in files.items() for path in pair]
     command = [sys.executable, "-m", f"{package}.anygpt_model.conversion", *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        refused = next((file for file, target in files.items() if not target.exists()), next(iter(files)))
-        lines = done.stderr.strip().splitlines() or ["it ended without a word"]
-        raise CheckpointError(
-            f"{refused} was refused, and nothing in it was run: it is damaged or holds more than tensors "
-            f"({lines[-1][:200]}); fetch it again from its publisher."
-        )
+    said = dict(line.removeprefix(_REFUSED).split("\t", 1) for line in done.stderr.splitlines() if _REFUSED in line)
+    left = [file for file, target in files.items() if not target.exists()]
+    return {file: _refusal(file, said.get(str(file), f"the conversion ended with {done.returncode}")) for file in left}
+
+
+def _refusal(file: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{file} was refused, and nothing in it was run: it is damaged or holds more than tensors "
+        f"({reason[:200]}); fetch it again from its publisher."
+    )
 
 
 def convert_indexes(folder: Path) -> None:
@@ -120,8 +128,9 @@ def _main(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        for given, wanted in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+    for given, wanted in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        try:
             _main(Path(given), Path(wanted))
-    except Exception as error:
-        sys.exit(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        except Exception as error:
+            said = str(error).splitlines()[0] if str(error) else ""
+            sys.stderr.write(f"{_REFUSED}{given}\t{type(error).__name__}: {said}\n")

@@ -101,7 +101,7 @@ def chat_template(name: Template | str) -> Template:
     if isinstance(name, Template):
         return name
     if name not in TEMPLATES:
-        raise UnknownName(f"There is no chat template named {name!r}; use one of {', '.join(TEMPLATES)}.")
+        raise UnknownName(f"There is no template named {name!r}; use one of {', '.join(TEMPLATES)}, or base.")
     return TEMPLATES[name]
 
 
@@ -131,14 +131,21 @@ def format_example(
 
 def forced(to: Modality, vocabulary: Vocabulary) -> list[int]:
     """The ids that, put after `[MMGPT]:`, make the reply start with a segment of `to`; none for text."""
-    if to == Modality.TEXT:
-        return []
-    lead = vocabulary.encode(":")
-    return [*vocabulary.encode(": ")[len(lead) :], vocabulary.range(to).opening]
+    return [] if to == Modality.TEXT else [*lead(vocabulary), vocabulary.range(to).opening]
 
 
-def format_base(source: Part, to: Modality, vocabulary: Vocabulary, instruction: str | None = None) -> list[int]:
-    """The base model's prompt ids: one part in, one modality out; instruction None takes the direction's default."""
+def lead(vocabulary: Vocabulary) -> list[int]:
+    """The blank between `[MMGPT]:` and a marker, as ids."""
+    return vocabulary.encode(": ")[len(vocabulary.encode(":")) :]
+
+
+def format_base(
+    source: Part | Sequence[Part], to: Modality, vocabulary: Vocabulary, instruction: str | None = None
+) -> list[int]:
+    """The base model's prompt ids: one part in, one modality out; instruction None takes the direction's default.
+
+    source: several parts where one long sound fills several spans.
+    """
     ids, _ = encode(base_pieces(source, to, vocabulary, instruction), vocabulary)
     return ids
 
@@ -153,17 +160,21 @@ def format_base_example(
     return ids, [True] * len(ids)
 
 
-def base_pieces(source: Part, to: Modality, vocabulary: Vocabulary, instruction: str | None = None) -> list[Piece]:
+def base_pieces(
+    source: Part | Sequence[Part], to: Modality, vocabulary: Vocabulary, instruction: str | None = None
+) -> list[Piece]:
     """The base model's prompt as pieces. Raises InputError for a direction it has not got."""
-    if (source.modality, to) not in INSTRUCTIONS:
+    parts = [source] if isinstance(source, Part) else list(source)
+    given = parts[0].modality
+    if (given, to) not in INSTRUCTIONS:
         known = ", ".join(f"{a}->{b}" for a, b in INSTRUCTIONS)
-        raise InputError(f"A base model does not turn {source.modality} into {to}; it does: {known}.")
-    instruction = instruction or INSTRUCTIONS[source.modality, to]
-    glue = " This is input: " if source.modality == Modality.TEXT else " "
+        raise InputError(f"A base model does not turn {given} into {to}; it does: {known}.")
+    instruction = instruction or INSTRUCTIONS[given, to]
+    glue = " This is input: " if given == Modality.TEXT else " "
     return [
         Piece((vocabulary.id(HUMAN),)),
         Piece(f": {instruction}{glue}"),
-        *_content(source, vocabulary),
+        *(piece for part in parts for piece in _content(part, vocabulary)),
         Piece((vocabulary.id(END_OF_HUMAN),)),
         Piece(" "),
         Piece((vocabulary.id(MMGPT),)),

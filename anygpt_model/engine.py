@@ -19,7 +19,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .checkpoints import LANGUAGE, fingerprints, load_tensors, model_folder
-from .errors import AnyloomError, CheckpointError, SettingsError, UnknownName
+from .devices import chosen_device, chosen_dtype
+from .errors import AnyloomError, CheckpointError, UnknownName
 from .modalities import spec
 from .values import Generation, Modality, Request, Sampling
 from .vocabulary import END_OF_MESSAGE, RESPONSE, Vocabulary
@@ -27,9 +28,13 @@ from .vocabulary import END_OF_MESSAGE, RESPONSE, Vocabulary
 if TYPE_CHECKING:
     import torch
 
+    from .codecs.lent import Movable
     from .codecs.protocol import Codec
-    from .language_model import Live, Trace, Verifying
+    from .language_model import Live, Trace
+    from .llama import Llama
+    from .llama_shape import LlamaShape
     from .scheduler import Cancelled, OnToken
+    from .verification import Verifying
 
 _RELEVANT = ("anyloom", "torch", "transformers", "diffusers", "numpy", "sentencepiece", "encodec")
 _SOUND_FOLDERS = {Modality.SPEECH: "speechtokenizer", Modality.MUSIC: "encodec"}
@@ -46,12 +51,12 @@ class Engine:
         dtype: torch.dtype,
         modalities: Collection[Modality],
         low_memory: bool,
+        quantize: str | None = None,
         **decoding: int,
     ) -> None:
         """decoding: slots, queue and prefix_bytes, as Live takes them."""
         from .language_model import Live
         from .legality import Grammar
-        from .llama import Llama
         from .llama_shape import LlamaShape
 
         self.name = name
@@ -59,6 +64,7 @@ class Engine:
         self.device = device
         self.dtype = dtype
         self.low_memory = low_memory
+        self.quantize = quantize
         self.vocabulary = Vocabulary.from_folder(folder / LANGUAGE)
         self.modalities = frozenset(modalities) & {Modality.TEXT, *self.vocabulary.ranges}
         shape = LlamaShape.from_folder(folder / LANGUAGE)
@@ -67,17 +73,22 @@ class Engine:
                 f"config.json counts {shape.vocabulary} ids and the tokenizer {self.vocabulary.size}; "
                 "the language model and its tokenizer are of different checkpoints."
             )
-        llama = Llama(shape, load_tensors(folder / LANGUAGE), device, dtype)
+        llama = opened_llama(folder / LANGUAGE, shape, device, dtype, quantize)
         self.context_length = context_length(folder / LANGUAGE, shape.positions)
         self.grammar = Grammar(self.vocabulary, frame_rates(folder))
         self.language_model: Live = Live(llama, self.grammar, self.context_length, **decoding)
         self._codecs: dict[Modality, Codec] = {}
         self._lock = threading.RLock()
+        self._device_turn = threading.Lock()
         self._closed = False
 
     @property
     def template(self) -> str:
-        """How a conversation is written for this checkpoint: a chat template's name, or "base"."""
+        """How a conversation is written for this checkpoint: a chat template's name, or "base".
+
+        Only chat models were taught the marks of a spoken reply and of a message's end; a base model that has rows for
+        them is known by its name.
+        """
         chat = self.vocabulary.has(RESPONSE) and self.vocabulary.has(END_OF_MESSAGE)
         return "MMGPT" if chat and self.name != "anygpt-base" else "base"
 
@@ -94,8 +105,9 @@ class Engine:
     @cached_property
     def versions(self) -> Mapping[str, str]:
         """What computes: Python, the machine, and the libraries that decide results."""
-        found = {"python": platform.python_version(), "machine": f"{platform.machine()} {self.device} {self.dtype}"}
-        for package in _RELEVANT:
+        kind = f"{self.dtype} {self.quantize}" if self.quantize else str(self.dtype)
+        found = {"python": platform.python_version(), "machine": f"{platform.machine()} {self.device} {kind}"}
+        for package in (*_RELEVANT, *(["torchao", "bitsandbytes"] if self.quantize else [])):
             try:
                 found[package] = version(package)
             except PackageNotFoundError:
@@ -135,7 +147,7 @@ class Engine:
 
     def verifying(self, traces: Sequence[Trace]) -> Verifying:
         """A language model that plays `traces` back and redoes their decisions with this engine's weights."""
-        from .language_model import Verifying
+        from .verification import Verifying
 
         return Verifying(self.language_model.llama, self.grammar, self.context_length, traces)
 
@@ -155,7 +167,14 @@ class Engine:
         self.close()
 
     def _open(self, modality: Modality) -> Codec:
-        device = "cpu" if self.low_memory else str(self.device)
+        """The codec, on the device, or resting on the CPU and lent the device for each call."""
+        if not self.low_memory or self.device.type == "cpu":
+            return self._opened(modality, str(self.device))
+        from .codecs.lent import RESTING_PLACE, Lent
+
+        return Lent(self._opened(modality, RESTING_PLACE), str(self.device), self._device_turn)
+
+    def _opened(self, modality: Modality, device: str) -> Movable:
         if modality == Modality.IMAGE:
             from .codecs.image import ImageCodec
 
@@ -176,6 +195,7 @@ def load_engine(
     dtype: str | None = None,
     modalities: Collection[Modality | str] | None = None,
     low_memory: bool = False,
+    quantize: str | None = None,
     slots: int = 16,
     queue: int = 256,
     prefix_bytes: int = 256 << 20,
@@ -183,17 +203,32 @@ def load_engine(
     """Open a model by its name ("pocket", "anygpt-chat", "anygpt-base") or folder.
 
     device: "cpu", "cuda", …; None: a GPU if there is one. dtype: "float32", "bfloat16", "float16"; None: float32 on a
-    CPU (exact replay), bfloat16 on a GPU. modalities: only these codecs may be opened; None: all. low_memory: codecs
-    stay on the CPU. slots: replies decoded together. queue: requests that may wait for one. prefix_bytes: memory for
-    caches of earlier turns; 0 keeps none, so that a reply never depends, by a rounding, on what came before.
+    CPU (exact replay), bfloat16 on a GPU that has it, else float16. modalities: only these codecs may be opened; None:
+    all. low_memory: codecs rest on the CPU and are on the device for a call at a time. quantize: "int8" or "int4", the
+    bits of the language model's weights (the extra "quantized"); None: as dtype says. slots: replies decoded together.
+    queue: requests that may wait for one. prefix_bytes: memory for caches of earlier turns; 0 keeps none, so that a
+    reply never depends, by a rounding, on what came before.
     Raises UnknownName, CheckpointError, SettingsError.
     """
     folder = model_folder(name)
-    where = _device(device)
+    where = chosen_device(device)
     wanted = list(Modality) if modalities is None else [_modality(entry) for entry in modalities]
     called = str(name) if folder != Path(name) else folder.resolve().name
     decoding = {"slots": slots, "queue": queue, "prefix_bytes": prefix_bytes}
-    return Engine(called, folder, where, _dtype(dtype, where), wanted, low_memory, **decoding)
+    return Engine(called, folder, where, chosen_dtype(dtype, where), wanted, low_memory, quantize, **decoding)
+
+
+def opened_llama(
+    folder: Path, shape: LlamaShape, device: torch.device, dtype: torch.dtype, quantize: str | None
+) -> Llama:
+    """The language model's network, whole or quantized. Raises CheckpointError, SettingsError."""
+    if quantize is not None:
+        from .quantization import open_quantized
+
+        return open_quantized(quantize, folder, device, dtype)
+    from .llama import Llama
+
+    return Llama(shape, load_tensors(folder), device, dtype)
 
 
 def own_sampling(folder: Path) -> dict[Modality, Sampling]:
@@ -244,29 +279,3 @@ def _modality(name: Modality | str) -> Modality:
     from .modalities import spec
 
     return spec(name).modality
-
-
-def _device(name: str | None) -> torch.device:
-    import torch
-
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SettingsError(
-            f"The device {name!r} can't be used here; use cpu, or cuda on a machine with one."
-        ) from error
-    return device
-
-
-def _dtype(name: str | None, device: torch.device) -> torch.dtype:
-    import torch
-
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name is None:
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if name not in known:
-        raise SettingsError(f"The dtype {name!r} came; use one of {', '.join(known)}.")
-    return known[name]

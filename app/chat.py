@@ -38,7 +38,7 @@ def chat(to: str | None, out: Path | None, model: str | None, **given: Any) -> N
 
         asker = Asker(store, screen, to, given)
         asker.check(model)
-        engine = opened_engine(screen, model)
+        engine = opened_engine(screen, model, given["quantize"], given["low_memory"])
         try:
             screen.remark("/help lists what can be typed; /quit ends.")
             Talk(asker, engine, store, folder, screen).run()

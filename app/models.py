@@ -45,7 +45,7 @@ def list_(as_json: bool) -> None:
 
 @models.command()
 @click.argument("name")
-@click.option("--convert", is_flag=True, help="First convert pickles to safetensors, each in a process of its own.")
+@click.option("--convert/--no-convert", default=True, help="Write safetensors of pickles first, in another process.")
 @AS_JSON
 def check(name: str, convert: bool, as_json: bool) -> int:
     """Look at a model (its NAME or folder): every expected file, its tensors, and the fingerprints of its parts."""

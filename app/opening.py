@@ -26,8 +26,13 @@ def opened_store() -> Iterator[Store]:
         yield store
 
 
-def opened_engine(screen: Screen, model: str | None = None) -> Engine:
-    """The engine of `model` (a name or folder; None takes the setting's). Raises UnknownName, CheckpointError."""
+def opened_engine(
+    screen: Screen, model: str | None = None, quantize: str | None = None, low_memory: bool = False
+) -> Engine:
+    """The engine of `model` (a name or folder); what is not given the settings say.
+
+    Raises UnknownName, CheckpointError, SettingsError.
+    """
     from ..graphs.settings import settings
 
     chosen = settings()
@@ -35,4 +40,9 @@ def opened_engine(screen: Screen, model: str | None = None) -> Engine:
     with screen.waiting(f"Opening the model {name} …"):
         from ..anygpt_model.engine import load_engine
 
-        return load_engine(name, device=chosen.device)
+        return load_engine(
+            name,
+            device=chosen.device,
+            quantize=quantize or chosen.quantize,
+            low_memory=low_memory or chosen.low_memory,
+        )

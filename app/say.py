@@ -43,6 +43,11 @@ def asking(command: Any) -> Any:
         click.option("--temperature", type=float, help="How freely the reply is drawn; 0 is not at all."),
         click.option("--conversation", metavar="ID", help="Continue a stored conversation."),
         click.option("--model", metavar="NAME|FOLDER", help="A model's name or its folder [default: pocket]."),
+        click.option("--only", is_flag=True, help="The reply is one --to MODALITY and nothing else."),
+        click.option("--template", metavar="NAME", help="MMGPT, AnyGPT or base [default: the model's own]."),
+        click.option("--instruction", help="What a base model does with its input [default: by direction]."),
+        click.option("--quantize", metavar="BITS", help="int8 or int4 weights (pip install 'anyloom[quantized]')."),
+        click.option("--low-memory", is_flag=True, help="Keep codecs off the GPU while they are idle."),
     )
     for option in reversed(options):
         command = option(command)
@@ -78,7 +83,7 @@ def say(
 
         asker = Asker(store, screen, to, given)
         asker.check(model)
-        engine = opened_engine(screen, model)
+        engine = opened_engine(screen, model, given["quantize"], given["low_memory"])
         try:
             started = perf_counter()
             turn = asker.ask(engine, words, inputs)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from langchain_core.messages import HumanMessage
 
 from ..anygpt_model.checkpoints import model_folder
+from ..anygpt_model.errors import InputError
 from ..anygpt_model.media import Limits
 from ..anygpt_model.values import Modality, Turn
 from ..graphs.conversation import build_graph
 from ..graphs.handles import to_block
 from ..graphs.settings import settings
-from ..nodes.options import bounds
+from ..nodes.options import bounds, template
 from ..nodes.state import Context
 from .console import Screen
 from .files import read_file
@@ -50,11 +51,16 @@ class Asker:
             max_tokens=options.get("max_tokens"),
             max_seconds=options.get("max_seconds"),
             conversation=options.get("conversation"),
+            template=options.get("template"),
+            instruction=options.get("instruction"),
         )
+        self._only = bool(options.get("only"))
+        self.wish(to)
 
     def check(self, model: str | None) -> None:
         """Refuse what can be refused before weights are read: modality, limits, voice, model."""
         bounds(self.context)
+        template(self.context)
         model_folder(model or settings().model)
         if self._voice and not self._is_recording():
             self._store.voice(self._voice)
@@ -81,7 +87,9 @@ class Asker:
 
     def wish(self, to: str | None) -> None:
         """What the next replies must hold. Raises UnknownName."""
-        wished = replace(self.context, to=to)
+        if self._only and to is None:
+            raise InputError("--only came without --to; say of which modality the reply is to be.")
+        wished = replace(self.context, to=to, modalities=(to,) if self._only and to else None)
         bounds(wished)
         self.context = wished
 

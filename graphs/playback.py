@@ -143,7 +143,7 @@ def trace(turn: Turn) -> Trace:
 def context_of(turn: Turn) -> Context:
     """The options that made `turn`."""
     bounds = turn.bounds
-    voice, template = turn.options.get("voice"), turn.options.get("template")
+    voice, template, instruction = (turn.options.get(name) for name in ("voice", "template", "instruction"))
     return Context(
         to=None if bounds.to is None else bounds.to.value,
         modalities=tuple(sorted(kind.value for kind in bounds.modalities)),
@@ -156,6 +156,7 @@ def context_of(turn: Turn) -> Context:
         conversation=turn.conversation,
         parent=turn.parent,
         template=None if template is None else str(template),
+        instruction=None if instruction is None else str(instruction),
     )
 
 

@@ -28,8 +28,14 @@ class Settings(BaseSettings):
     """A model's name or its folder."""
     device: str | None = None
     """cpu, cuda, cuda:1 …; unset: a GPU if there is one."""
+    quantize: str | None = None
+    """int8 or int4: the bits of the language model's weights; unset: as they are."""
+    low_memory: bool = False
+    """Keep codecs off the GPU while they are idle."""
     voice: str | None = None
     """The voice of spoken replies: a saved voice's name."""
+    urls: bool = False
+    """Whether a served graph fetches what messages name by URL."""
     out: Path = Path("out")
     """Where commands write media."""
     debug: bool = False

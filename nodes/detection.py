@@ -1,7 +1,7 @@
 """detect: name the modality of each part from its content, take in its bytes, draw the seed, and find the turns so far.
 
-The caller's word wins over the detector's. After this node a run holds references only: a message that came with bytes
-is replaced by one that refers to the kept medium. Knows no ids.
+The caller's word wins over the detector's. After this node a run holds references only: a message that came with bytes,
+or with a URL where those are on, is replaced by one that refers to the kept medium. Knows no ids.
 """
 
 from __future__ import annotations
@@ -23,21 +23,32 @@ from ..anygpt_model.media import Limits
 from ..anygpt_model.values import Modality, Part
 from .ingestion import ingest, known_modality
 from .messages import Block, Exchange, blocks, exchanges, media_block, unchanged
-from .options import bounds, kept_voice, sampling
-from .ports import Keeper
+from .options import bounds, kept_voice, sampling, template
+from .ports import Fetch, Keeper
 from .state import Context, PartState, Role, State, part_state
 
 MAX_PARTS = 32
 """Parts of one message; more are refused before any is opened."""
 
 
-def detect(state: State, config: RunnableConfig, runtime: Runtime[Context], *, keeper: Keeper, limits: Limits) -> Any:
-    """The update that starts a run: every channel reset, the request's parts named, bytes kept and left behind."""
+def detect(
+    state: State,
+    config: RunnableConfig,
+    runtime: Runtime[Context],
+    *,
+    keeper: Keeper,
+    limits: Limits,
+    fetch: Fetch | None = None,
+) -> Any:
+    """The update that starts a run: every channel reset, the request's parts named, bytes kept and left behind.
+
+    fetch: where the bytes of URLs come from; None refuses them.
+    """
     options = runtime.context or Context()
     check_options(options, keeper)
-    answered, asked = exchanges(state["messages"])
+    reader = _Reader(keeper, limits, fetch)
+    answered, asked = exchanges([reader.fetched(message) for message in state["messages"]])
     history, found = _history(answered, options, keeper)
-    reader = _Reader(keeper, limits)
     for number, exchange in found:
         reader.read(exchange.asked, number, "user")
         reader.read([exchange.reply] if exchange.reply is not None else [], number, "assistant")
@@ -63,6 +74,7 @@ def check_options(options: Context, keeper: Keeper) -> None:
     """Refuse what can be refused before anything is kept. Raises UnknownName, InputError."""
     bounds(options)
     sampling(options)
+    template(options)
     if options.voice is not None:
         kept_voice(options.voice, keeper)
 
@@ -110,18 +122,43 @@ def _conversation(options: Context, config: RunnableConfig, history: Sequence[st
 class _Reader:
     """Collects parts in their order over several messages, and the messages that had to be rewritten."""
 
-    def __init__(self, keeper: Keeper, limits: Limits) -> None:
+    def __init__(self, keeper: Keeper, limits: Limits, fetch: Fetch | None) -> None:
         self.parts: list[PartState] = []
         self.rewritten: list[AnyMessage] = []
         self._keeper = keeper
         self._limits = limits
+        self._fetch = fetch
+
+    def fetched(self, message: AnyMessage) -> AnyMessage:
+        """`message` with what its URLs hold kept and referred to: what a URL holds may change, what was said may not.
+
+        Raises InputError where URLs are off, MediaError for one that can't be had.
+        """
+        content = blocks(message)
+        if not any("url" in block and "base64" not in block for block in content):
+            return message
+        if self._fetch is None:
+            raise InputError(
+                "A content block with a URL came, and URLs are off; give the bytes as base64 or a kept medium by its "
+                "hash, or open the graph with urls=True."
+            )
+        _check_count(content)
+        local = message.model_copy(update={"content": [self._local(block) for block in content]})
+        self.rewritten.append(local)
+        return local
+
+    def _local(self, block: Block) -> Block:
+        if self._fetch is None or "url" not in block or "base64" in block:
+            return block
+        data = self._fetch(str(block["url"]), self._limits.max_bytes)
+        part = ingest(data, self._keeper, self._limits, _said_modality(block))
+        return block if part.media is None else media_block(part.modality, part.media)
 
     def read(self, messages: Sequence[BaseMessage], exchange: int, role: Role) -> None:
         """Add the parts of `messages`, all of one side of one exchange."""
         for message in messages:
             content = blocks(message)
-            if len(content) > MAX_PARTS:
-                raise InputError(f"A message of {len(content)} parts came; at most {MAX_PARTS} are taken.")
+            _check_count(content)
             parts = [part for block in content if (part := self._part(block)) is not None]
             for part in parts:
                 self.parts.append(part_state(part, len(self.parts), exchange, role))
@@ -147,9 +184,12 @@ class _Reader:
         if isinstance(block.get("file_id"), str):
             media = self._keeper.describe(block["file_id"])
             return Part(said or known_modality(media, self._keeper, self._limits), media=media)
-        if "url" in block:
-            raise InputError("A content block with a URL came; give the bytes as base64, or a kept medium by its hash.")
         raise InputError("A media block without content came; give the bytes as base64, or a kept medium by its hash.")
+
+
+def _check_count(content: Sequence[Block]) -> None:
+    if len(content) > MAX_PARTS:
+        raise InputError(f"A message of {len(content)} parts came; at most {MAX_PARTS} are taken.")
 
 
 def _said_modality(block: Block) -> Modality | None:

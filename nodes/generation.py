@@ -15,11 +15,11 @@ from langgraph.runtime import Runtime
 
 from ..anygpt_model import dialogue
 from ..anygpt_model.dialogue import Message
-from ..anygpt_model.errors import ContextFull, InputError, UnknownName
+from ..anygpt_model.errors import ContextFull, UnknownName
 from ..anygpt_model.values import Bounds, Modality, Part, Request, Span
 from ..anygpt_model.vocabulary import INSTRUCTION, Vocabulary
-from .options import bounds, sampling
-from .options import modality as modality_named
+from .base import BASE, base_bounds, base_prompt
+from .options import bounds, sampling, template
 from .packing import pack
 from .ports import Keeper
 from .state import Context, Event, Role, State, of_exchange, part_value
@@ -27,8 +27,6 @@ from .state import Context, Event, Role, State, of_exchange, part_value
 if TYPE_CHECKING:
     from ..anygpt_model.engine import Engine
 
-BASE = "base"
-"""The template name of models that know no conversation."""
 RESERVE = 192
 """Ids kept free for a reply while the history has turns to leave out: a sentence, a picture and a short sound."""
 
@@ -44,7 +42,7 @@ def generate(
 ) -> Any:
     """The prompt's ids and what the language model made of them."""
     options = runtime.context or Context()
-    prompt, dropped = prompt_ids(conversation(state, keeper), options, engine)
+    prompt, dropped = prompt_ids(conversation(state, keeper, engine.vocabulary), options, engine)
     request = Request(tuple(prompt), state["seed"], bounds_here(options, engine), sampling(options, engine.sampling))
     stream = TokenStream(engine.vocabulary, runtime.stream_writer)
     [generation] = engine.language_model.generate([request], stream, cancelled)
@@ -53,23 +51,29 @@ def generate(
 
 def bounds_here(options: Context, engine: Engine) -> Bounds:
     """The call's bounds, within what the engine was opened with. Raises UnknownName for a wish that is outside."""
-    wanted = bounds(options)
+    wanted = base_bounds(bounds(options)) if style(options, engine) == BASE else bounds(options)
     if wanted.to is not None and wanted.to not in engine.modalities:
         known = ", ".join(sorted(engine.modalities))
         raise UnknownName(f"This engine was opened without {wanted.to}; ask for one of {known}.")
     return replace(wanted, modalities=wanted.modalities & engine.modalities)
 
 
-def conversation(state: State, keeper: Keeper) -> list[list[Message]]:
+def style(options: Context, engine: Engine) -> str:
+    """How the prompt is written: the call's template, else the model's own. Raises UnknownName."""
+    return template(options) or engine.template
+
+
+def conversation(state: State, keeper: Keeper, vocabulary: Vocabulary) -> list[list[Message]]:
     """The exchanges as the dialogue takes them, oldest first; the last one is the request alone."""
-    answered = [_exchange(state, number, turn, keeper) for number, turn in enumerate(state["history"])]
+    answered = [_exchange(state, number, turn, keeper, vocabulary) for number, turn in enumerate(state["history"])]
     return [*answered, [Message("user", request_parts(state, len(answered), "user"))]]
 
 
-def _exchange(state: State, number: int, turn: str, keeper: Keeper) -> list[Message]:
+def _exchange(state: State, number: int, turn: str, keeper: Keeper, vocabulary: Vocabulary) -> list[Message]:
     if turn:
         stored = keeper.turn(turn)
-        return [Message("user", stored.request), Message("assistant", ids=stored.generation.ids)]
+        lead = dialogue.lead(vocabulary) if is_forced(stored.bounds) else []
+        return [Message("user", stored.request), Message("assistant", ids=(*lead, *stored.generation.ids))]
     said, replied = (request_parts(state, number, role) for role in ("user", "assistant"))
     return [Message("user", said), Message("assistant", replied)]
 
@@ -87,17 +91,27 @@ def request_parts(state: State, exchange: int, role: Role) -> tuple[Part, ...]:
     return tuple(parts)
 
 
+def is_forced(wanted: Bounds) -> bool:
+    """Whether a reply may hold one medium and nothing else: AnyGPT's forced modalities."""
+    allowed = wanted.modalities | ({wanted.to} if wanted.to is not None else set())
+    return len(allowed) == 1 and Modality.TEXT not in allowed
+
+
 def prompt_ids(exchanges: Sequence[list[Message]], options: Context, engine: Engine) -> tuple[list[int], int]:
     """The prompt, and how many of the oldest exchanges were left out for it to fit.
 
+    The blank before a forced medium stands at the prompt's end; its opening marker is then the one legal id.
     Raises ContextFull where the request alone doesn't fit.
     """
-    style = options.template or engine.template
+    chosen, wanted, vocabulary = style(options, engine), bounds_here(options, engine), engine.vocabulary
+    lead = dialogue.lead(vocabulary) if is_forced(wanted) else []
+    if chosen == BASE:
+        [request] = exchanges[-1]
+        prompt = base_prompt(request.parts, wanted.to or Modality.TEXT, options.instruction, vocabulary)
+        return [*prompt, *lead], len(exchanges) - 1
     for dropped in range(len(exchanges)):
         messages = [message for exchange in exchanges[dropped:] for message in exchange]
-        if style == BASE:
-            return base_prompt(messages[-1].parts, options, engine), len(exchanges) - 1
-        ids = dialogue.format(messages, engine.vocabulary, style)
+        ids = [*dialogue.format(messages, vocabulary, chosen), *lead]
         if len(ids) + RESERVE <= engine.context_length:
             return ids, dropped
     if len(ids) < engine.context_length:
@@ -105,14 +119,6 @@ def prompt_ids(exchanges: Sequence[list[Message]], options: Context, engine: Eng
     raise ContextFull(
         f"The request has {len(ids)} ids and the model takes {engine.context_length}; send a shorter text or sound."
     )
-
-
-def base_prompt(parts: Sequence[Part], options: Context, engine: Engine) -> list[int]:
-    """The base model's prompt: one part in, one modality out, no history. Raises InputError for more."""
-    if len(parts) != 1:
-        raise InputError(f"{len(parts)} parts came; a base model takes one text, picture or sound at a time.")
-    to = Modality.TEXT if options.to is None else modality_named(options.to)
-    return dialogue.format_base(parts[0], to, engine.vocabulary)
 
 
 class TokenStream:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..anygpt_model import modalities
+from ..anygpt_model import dialogue, modalities
 from ..anygpt_model.errors import InputError, UnknownName
 from ..anygpt_model.values import Bounds, Media, Modality, Sampling
+from .base import BASE
 from .ports import Keeper
 from .state import Context
 
@@ -31,6 +32,13 @@ def bounds(options: Context) -> Bounds:
 def modality(name: str) -> Modality:
     """The modality called `name`. Raises UnknownName."""
     return modalities.spec(name).modality
+
+
+def template(options: Context) -> str | None:
+    """The template that the call names, None for the model's own. Raises UnknownName."""
+    if options.template not in (None, BASE):
+        dialogue.chat_template(options.template)
+    return options.template
 
 
 def sampling(options: Context, defaults: Mapping[Modality, Sampling] | None = None) -> dict[Modality, Sampling]:

@@ -86,5 +86,7 @@ def recorded_options(options: Context, state: State) -> dict[str, str | int | fl
         said["voice"] = options.voice
     if options.template is not None:
         said["template"] = options.template
+    if options.instruction is not None:
+        said["instruction"] = options.instruction
     foreign = sum(not turn for turn in state["history"])
     return {**said, "foreign": foreign} if foreign else said

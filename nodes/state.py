@@ -123,11 +123,13 @@ class Event(TypedDict, total=False):
 class Context:
     """The options of one call; all serialisable.
 
-    to: a modality that the reply must hold; modalities: those that it may use (None: all). seed: None draws one.
+    to: a modality that the reply must hold; modalities: those that it may use (None: all; one medium alone is
+    forced). seed: None draws one.
     temperature, top_k, top_p: for every modality; sampling: per modality, e.g. {"music": {"top_k": 50}}; the registry's
     defaults fill the rest. voice: a saved voice's name or the hash of a kept recording. conversation: continue from its
     newest turn where the messages hold no reply yet. parent: continue from this turn. run: record under this key, at
-    most once. template: how the prompt is written, None for the model's own.
+    most once. template: how the prompt is written ("MMGPT", "AnyGPT", "base"), None for the model's own. instruction:
+    what a base model is told to do with its input, None for the direction's default.
     """
 
     to: str | None = None
@@ -145,6 +147,7 @@ class Context:
     parent: str | None = None
     run: str | None = None
     template: str | None = None
+    instruction: str | None = None
 
 
 def media_state(media: Media) -> dict[str, Any]:

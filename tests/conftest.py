@@ -17,6 +17,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 GOLDENS = Path(__file__).parent / "goldens"
 TOKENIZER = GOLDENS / "tiny_llama_tokenizer"
+CHAT_TOKENS = ("<eom>", "[AnyGPT]", "<-Res->", "<-Ins->")
+"""The last added tokens of a chat checkpoint; a base checkpoint ends before them."""
 SIZES = {"image": 16, "speech": 8, "music": 2}
 """Cardinalities that the fixture tokenizer has tokens for."""
 
@@ -52,6 +54,12 @@ def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def base_llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `llm_folder`, of a base model."""
+    return build_llm_folder(tmp_path_factory.mktemp("models") / "base-llm", base=True)
+
+
+@pytest.fixture(scope="session")
 def llm_engine(llm_folder: Path) -> Iterator[Any]:
     from anyloom.anygpt_model.engine import load_engine
 
@@ -59,12 +67,12 @@ def llm_engine(llm_folder: Path) -> Iterator[Any]:
         yield engine
 
 
-def build_llm_folder(folder: Path) -> Path:
+def build_llm_folder(folder: Path, *, base: bool = False, **sizes: Any) -> Path:
     """Write the language model alone, and what tells the frame rates of sounds; returns the folder."""
     import torch
 
     torch.manual_seed(11)
-    _llm(folder)
+    _llm(folder, base=base, **sizes)
     for name, config in (
         ("speechtokenizer", {"sample_rate": 16_000, "strides": [8, 5, 4, 2]}),
         ("encodec", {"sampling_rate": 32_000, "upsampling_ratios": [8, 5, 4, 4]}),
@@ -84,19 +92,23 @@ def build_tiny_folder(folder: Path) -> Path:
     return folder
 
 
-def _llm(folder: Path, **sizes: Any) -> None:
+def _llm(folder: Path, *, base: bool = False, **sizes: Any) -> None:
+    """base: leave out the tokens that only a chat model has."""
     import transformers
 
     target = folder / "llm"
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     added = json.loads((TOKENIZER / "added_tokens.json").read_text())
-    for name in ("tokenizer.model", "added_tokens.json", "special_tokens_map.json"):
+    added = {name: number for name, number in added.items() if not (base and name in CHAT_TOKENS)}
+    (target / "added_tokens.json").write_text(json.dumps(added))
+    for name in ("tokenizer.model", "special_tokens_map.json"):
         shutil.copyfile(TOKENIZER / name, target / name)
     settings = json.loads((TOKENIZER / "tokenizer_config.json").read_text())
     (target / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 1024}))
+    usual = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = transformers.LlamaConfig(
-        vocab_size=max(added.values()) + 1, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=512, tie_word_embeddings=False, initializer_range=0.2, **sizes,
+        vocab_size=max(added.values()) + 1, max_position_embeddings=512, tie_word_embeddings=False,
+        initializer_range=0.2, **{**usual, **sizes},
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config)
     model.save_pretrained(target)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..checkpoints import load_tensors
 from ..errors import CheckpointError
 
 
@@ -143,9 +143,7 @@ class Encodec(nn.Module):
         """
         codec = cls(config_from_json(json.loads((folder / "config.json").read_text("utf-8"))))
         file = folder / "model.safetensors"
-        if not file.exists():
-            raise CheckpointError(f"{folder} has no model.safetensors; an EnCodec folder holds config.json and it.")
-        given = {old_style(name): tensor.float() for name, tensor in load_file(file).items()}
+        given = {old_style(name): tensor.float() for name, tensor in load_tensors(file).items()}
         names = {published_name(name): name for name in codec.state_dict()}
         _check_fit(file, {name: tuple(codec.state_dict()[own].shape) for name, own in names.items()}, given)
         codec.load_state_dict({own: given[name] for name, own in names.items()})

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
+from ..checkpoints import load_tensors
 from ..errors import CheckpointError
 
 MODEL_TYPE = "frame_codec"
@@ -263,7 +264,7 @@ class FrameCodec(nn.Module):
                 f"{folder} has none of {', '.join(WEIGHTS)}; a frame codec's folder holds one of them."
             )
         try:
-            codec.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
+            codec.load_state_dict({name: tensor.float() for name, tensor in load_tensors(weights).items()})
         except RuntimeError as mismatch:
             reason = str(mismatch).splitlines()[-1].strip()
             raise CheckpointError(f"{weights} doesn't fit its config.json: {reason}") from mismatch

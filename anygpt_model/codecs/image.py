@@ -42,6 +42,11 @@ class ImageCodec:
         """How many values one code can take."""
         return self.tokenizer.config.codebook_size
 
+    def to(self, device: str) -> None:
+        """Move the weights."""
+        self.tokenizer.to(device)
+        self.synthesis.pipeline.to(device)
+
     @torch.no_grad()
     def encode(self, array: Array) -> Codes:
         """Codes int64 [1, 32] of a picture uint8 [height, width, 3]."""

@@ -67,6 +67,11 @@ class MusicCodec:
         """Samples a second of the sounds taken and made."""
         return self._rate
 
+    def to(self, device: str) -> None:
+        """Move the weights."""
+        self._network.to(device)
+        self._device = device
+
     def pieces(self, samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         """`samples` in stretches of PIECE_SECONDS from the start, the last one as long as is left, a frame at least."""
         length, frame = round(PIECE_SECONDS * self.sample_rate), self._network.config.frame_size

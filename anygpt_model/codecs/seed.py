@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..checkpoints import load_tensors
 from ..errors import CheckpointError, InputError
 
 log = logging.getLogger(__name__)
@@ -371,18 +371,12 @@ def load_seed(folder: Path, device: str | torch.device = "cpu", dtype: torch.dty
     config = SeedConfig.from_file(config_file) if config_file.exists() else SeedConfig()
     with torch.device("meta"):
         model = SeedTokenizer(config)
-    found = _tensors(folder / "seed_quantizer.safetensors") | {
-        f"visual_encoder.{name}": tensor for name, tensor in _tensors(folder / "eva_vit_g.safetensors").items()
+    found = load_tensors(folder / "seed_quantizer.safetensors") | {
+        f"visual_encoder.{name}": tensor for name, tensor in load_tensors(folder / "eva_vit_g.safetensors").items()
     }
     state = _fitting(model, found, folder)
     model.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, assign=True)
     return model.to(device).eval().requires_grad_(False)
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        raise CheckpointError(f"{path} is missing; fetch or convert the model's weights first.")
-    return load_file(path)
 
 
 def _fitting(model: nn.Module, found: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..checkpoints import load_tensors
@@ -86,7 +86,7 @@ class SpeechCodec:
         storm = SoundStorm(SoundStormConfig.from_json(config))
         fit(storm, folder / STORM / STORM_WEIGHTS)
         own = folder / STORM / VOICE
-        voice = load_file(own)["codes"] if own.exists() else None
+        voice = load_tensors(own)["codes"] if own.exists() else None
         return cls(tokenizer, storm.to(device).eval(), device, voice, Filling.from_json(config))
 
     @property
@@ -108,6 +108,13 @@ class SpeechCodec:
     def sample_rate(self) -> int:
         """Samples a second of the sounds taken and made."""
         return self._tokenizer.sample_rate
+
+    def to(self, device: str) -> None:
+        """Move the weights and the default voice."""
+        self._tokenizer.to(device)
+        self._storm.to(device)
+        self._voice = None if self._voice is None else self._voice.to(device)
+        self._device = device
 
     def encode(self, array: Array) -> Codes:
         """int64 [1, ceil(samples / frame size)] of float32 [samples]. Raises MediaError where there are none."""

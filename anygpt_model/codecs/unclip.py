@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import StableUnCLIPImg2ImgPipeline
-from diffusers.utils.logging import disable_progress_bar
+from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
+from ..checkpoints import load_tensors
 from ..errors import CheckpointError
 
 OPTIONS = "synthesis.json"
@@ -82,6 +84,27 @@ class EmbeddingPipeline(StableUnCLIPImg2ImgPipeline):  # type: ignore[misc]
         return torch.cat([self.noise_image_embeddings(negative, 0, generator=generator), wanted])
 
 
+def _refused(folder: Path, reason: Exception) -> CheckpointError:
+    """Why a folder can't be opened: the tensor or file at fault if one is found, else what the library said."""
+    from ..checking import check_part
+
+    rows = check_part("unclip", folder) if (folder / "model_index.json").is_file() else []
+    wrong = next((row.sentence for row in rows if not row.ok), None)
+    said = " ".join(str(reason).split())[:200]
+    return CheckpointError(wrong or f"{folder} holds no Stable unCLIP pipeline ({said}); fetch it again.")
+
+
+def _check_fit(folder: Path, pipeline: EmbeddingPipeline) -> None:
+    """The libraries fill what a file lacks with random numbers; here that is refused."""
+    from ..checking import unclip_row
+
+    for name in ("unet", "vae", "image_normalizer", "text_encoder"):
+        state = getattr(pipeline, name).state_dict()
+        row = unclip_row(folder, name, {key: tuple(tensor.shape) for key, tensor in state.items()})
+        if not row.ok:
+            raise CheckpointError(row.sentence)
+
+
 class ImageSynthesis:
     """Draws pictures from image embeddings."""
 
@@ -99,16 +122,18 @@ class ImageSynthesis:
     ) -> ImageSynthesis:
         """The pipeline in `folder` (diffusers' layout; an image encoder in it is not read)."""
         left_out: dict[str, Any] = {"image_encoder": None, "feature_extractor": None}
-        disable_progress_bar()  # the door shows what runs; bars of the library would write over it
+        for library in (diffusers_logging, transformers_logging):
+            library.disable_progress_bar()  # the door shows what runs; bars of the libraries would write over it
         try:
             pipeline = EmbeddingPipeline.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, local_files_only=True, **left_out
             )
-        except (OSError, ValueError) as reason:
-            raise CheckpointError(f"{folder} holds no Stable unCLIP pipeline ({reason}); fetch it again.") from reason
+        except (OSError, ValueError, RuntimeError, SafetensorError) as reason:
+            raise _refused(folder, reason) from reason
+        _check_fit(folder, pipeline)
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             part.eval().requires_grad_(False)
-        start = load_file(folder / START) if (folder / START).exists() else None
+        start = load_tensors(folder / START) if (folder / START).exists() else None
         return cls(pipeline.to(device), SynthesisOptions.from_folder(folder), start)
 
     @property

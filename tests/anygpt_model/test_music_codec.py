@@ -147,5 +147,5 @@ def test_other_kinds_of_encodec_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no readable config\.json"):
         MusicCodec.from_folder(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"no model\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
         MusicCodec.from_folder(tmp_path)
