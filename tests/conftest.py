@@ -67,6 +67,12 @@ def llm_engine(llm_folder: Path) -> Iterator[Any]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def build_llm() -> Any:
+    """`build_llm_folder`, for a test with sizes of its own."""
+    return build_llm_folder
+
+
 def build_llm_folder(folder: Path, *, base: bool = False, **sizes: Any) -> Path:
     """Write the language model alone, and what tells the frame rates of sounds; returns the folder."""
     import torch
