@@ -170,6 +170,12 @@ class Llama:
         array: NDArray[np.float32] = joined.float().cpu().numpy()
         return array
 
+    @torch.inference_mode()
+    def whole(self, hidden: Tensor) -> Tensor:
+        """hidden [rows, hidden] -> the whole vocabulary's logits [rows, vocabulary] in float32, the caller's own."""
+        x = hidden.to(self.dtype)
+        return (x @ self.head if self.transposed else F.linear(x, self.head)).float()
+
     def _columns(self, legal: Legal) -> list[Tensor]:
         """The parts of the output layer that `legal` needs: views of its slices, then its singles, padded."""
         if len(self._parts) > 1024:

@@ -41,20 +41,42 @@ def _mix(value: int) -> int:
     return value ^ (value >> 31)
 
 
+def noise_key(seed: int, step: int) -> np.uint64:
+    """What seed and step contribute to the noise of every id."""
+    return np.uint64(_mix(_mix(seed + _GOLDEN) + step * _STEP))
+
+
+def noise_bits(key: np.uint64 | NDArray[np.uint64], ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """52 random bits for each of `ids`, by their `noise_key` or keys of a shape that broadcasts with theirs."""
+    mixed = ids.astype(np.uint64) * np.uint64(_GOLDEN) + key
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    mixed >>= np.uint64(12)
+    return mixed
+
+
+def unit(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """`noise_bits` as numbers strictly between 0 and 1."""
+    # Half a step more: the largest is still below 1 in float64, the smallest above 0.
+    return (bits.astype(np.float64) + 0.5) * 2.0**-52
+
+
 def uniforms(seed: int, step: int, ids: NDArray[np.int64]) -> NDArray[np.float64]:
     """Numbers strictly between 0 and 1, one for each of `ids` [n]; equal arguments give equal bits everywhere."""
-    key = _mix(_mix(seed + _GOLDEN) + step * _STEP)
-    mixed = ids.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(key)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    # 52 bits and a half: the largest is still below 1 in float64, the smallest above 0.
-    return ((mixed >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return unit(noise_bits(noise_key(seed, step), ids))
 
 
 def gumbel(seed: int, step: int, ids: NDArray[np.int64]) -> NDArray[np.float64]:
     """Standard Gumbel noise for each of `ids` [n] at one step of one seed."""
-    noise: NDArray[np.float64] = -np.log(-np.log(uniforms(seed, step, ids)))
+    return gumbel_of(uniforms(seed, step, ids))
+
+
+def gumbel_of(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard Gumbel noise of numbers strictly between 0 and 1."""
+    noise: NDArray[np.float64] = -np.log(-np.log(numbers))
     return noise
 
 
@@ -74,10 +96,10 @@ def decide(
     if len(logits) == 1:
         return Decision(int(ids[0]), 0.0, FORCED_MARGIN)
     raw = logits.astype(np.float64)
-    scores = _scores(raw, sampling, repeated)
+    scores = scores_of(raw, sampling, repeated)
     inside: NDArray[np.int64] | None = None
     if sampling.temperature:
-        border = _border(scores, sampling)
+        border = border_of(scores, sampling)
         if border is not None:
             inside = (scores >= border).nonzero()[0]
             scores = scores[inside]
@@ -105,8 +127,8 @@ def border_distance(
     """
     if len(logits) == 1 or not sampling.temperature:
         return FORCED_MARGIN
-    scores = _scores(logits.astype(np.float64), sampling, repeated)
-    border = _border(scores, sampling)
+    scores = scores_of(logits.astype(np.float64), sampling, repeated)
+    border = border_of(scores, sampling)
     if border is None or not (scores < border).any():
         return FORCED_MARGIN
     outside = (scores < border).nonzero()[0]
@@ -117,7 +139,7 @@ def border_distance(
     return min(distance, float(border - scores[rivals].max())) if len(rivals) else distance
 
 
-def _scores(raw: NDArray[np.float64], sampling: Sampling, repeated: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+def scores_of(raw: NDArray[np.float64], sampling: Sampling, repeated: NDArray[np.bool_] | None) -> NDArray[np.float64]:
     """Logits after the repetition penalty and the temperature; a new array."""
     if sampling.repetition_penalty != 1.0 and repeated is not None:
         weaker = np.where(raw < 0, raw * sampling.repetition_penalty, raw / sampling.repetition_penalty)
@@ -125,7 +147,7 @@ def _scores(raw: NDArray[np.float64], sampling: Sampling, repeated: NDArray[np.b
     return raw / (sampling.temperature or 1.0)
 
 
-def _border(scores: NDArray[np.float64], sampling: Sampling) -> float | None:
+def border_of(scores: NDArray[np.float64], sampling: Sampling) -> float | None:
     """The least score that stays a candidate; None where all do. Equal scores stay or go together."""
     border: float | None = None
     if 0 < (least := len(scores) - sampling.top_k) < len(scores):

@@ -26,7 +26,7 @@ from .playback import FORKED_AT, context_of, rerun, segment_starts, taken_over, 
 
 if TYPE_CHECKING:
     from ..anygpt_model.engine import Engine
-    from ..anygpt_model.language_model import Verification
+    from ..anygpt_model.verification import Verification
 
 Part = Literal["record", "weights", "sampler", "tokenizer", "decoder"]
 Verdict = Literal["identical", "close", "different"]

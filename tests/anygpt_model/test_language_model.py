@@ -11,8 +11,9 @@ import pytest
 
 from anyloom.anygpt_model.engine import load_engine
 from anyloom.anygpt_model.errors import AnyloomError, Busy, ContextFull, InputError, ReplayError
-from anyloom.anygpt_model.language_model import LanguageModel, Recorded, Verifying
+from anyloom.anygpt_model.language_model import LanguageModel, Recorded
 from anyloom.anygpt_model.values import Bounds, Generation, Modality, Request
+from anyloom.anygpt_model.verification import Verifying
 
 
 def ask(seed: int, tokens: int = 40, to: Modality | None = None) -> Request:

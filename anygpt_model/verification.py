@@ -1,0 +1,193 @@
+"""Verifying: a language model that plays stored ids back, scores them in one forward pass and redoes every draw.
+
+What costs is the pass; the draws are redone together, position by position only where the grammar walks. Knows no part,
+no codec, no storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .generation import Decider
+from .language_model import Recorded, Trace
+from .legal_ids import Legal
+from .legality import Grammar
+from .llama import PREFILL_CHUNK, Llama
+from .redrawing import Redrawn, redraw
+from .scheduler import Cancelled, OnToken
+from .values import Finish, Generation, Request, Sampling
+
+_ROWS = 128
+"""Positions whose logits over the whole vocabulary are held at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What redoing a generation's decisions from one forward pass found.
+
+    divergence: position of the first id that would be drawn differently, None where all agree; expected, drawn: the ids
+    there. illegal: position of the first id that the grammar refuses. margins: of each redone decision, its distance to
+    the candidates' border included. drift: the largest change of a log-probability before the divergence. removed: for
+    each position the probability mass that the grammar took away.
+    """
+
+    divergence: int | None
+    expected: int | None
+    drawn: int | None
+    illegal: int | None
+    margins: tuple[float, ...]
+    drift: float
+    removed: tuple[float, ...]
+    finish: Finish
+
+    @property
+    def identical(self) -> bool:
+        """Whether every decision came out as stored."""
+        return self.divergence is None and self.illegal is None
+
+    @property
+    def near_tie(self) -> bool:
+        """Whether the first divergence lay within the drift: another rounding, not another model."""
+        return self.divergence is not None and self.margins[self.divergence] <= max(8 * self.drift, 1e-4)
+
+
+class Verifying:
+    """Scores stored ids in one forward pass and redoes each decision; `reports` keeps what was found."""
+
+    def __init__(self, llama: Llama, grammar: Grammar, context_length: int, traces: Iterable[Trace]) -> None:
+        self._llama = llama
+        self._grammar = grammar
+        self._context_length = context_length
+        self._recorded = Recorded(traces)
+        self.reports: list[Verification] = []
+
+    def generate(
+        self, requests: Sequence[Request], on_token: OnToken | None = None, cancelled: Cancelled | None = None
+    ) -> list[Generation]:
+        """The stored generations, each verified under the given request's bounds, sampling and seed."""
+        generations = self._recorded.generate(requests)
+        for request, generation in zip(requests, generations, strict=True):
+            self.reports.append(verify(self._llama, self._grammar, self._context_length, request, generation))
+        return generations
+
+
+@dataclass(slots=True)
+class _Draws:
+    """Positions that draw from the same ids by the same settings. repeated: of each, what the open span held."""
+
+    legal: Legal
+    sampling: Sampling
+    positions: list[int] = field(default_factory=list)
+    repeated: list[NDArray[np.bool_]] = field(default_factory=list)
+
+
+def verify(llama: Llama, grammar: Grammar, context_length: int, request: Request, stored: Generation) -> Verification:
+    """Redo every decision of `stored` from one pass over its prompt and ids."""
+    walk = _Walk(Decider(request, grammar, context_length), stored.ids, min(grammar.vocabulary.stop_ids))
+    count = walk.length
+    hidden = _score(llama, [*request.prompt, *stored.ids[: max(count - 1, 0)]], len(request.prompt) - 1)
+    tokens, logprobs = np.zeros(count, np.int64), np.zeros(count)
+    margins, removed = np.zeros(count), np.zeros(count)
+    for positions, redrawn, share in _redone(llama, hidden, walk.draws, request.seed):
+        tokens[positions], logprobs[positions] = redrawn.tokens, redrawn.logprobs
+        margins[positions], removed[positions] = redrawn.margins, share
+    for position, meant in walk.meant.items():
+        if int(tokens[position]) in grammar.vocabulary.stop_ids:
+            tokens[position] = meant
+    differs = (tokens != np.asarray(stored.ids[:count], np.int64)).nonzero()[0]
+    at = int(differs[0]) if len(differs) else None
+    moved = np.abs(logprobs - np.asarray(stored.logprobs[:count]))[:at]
+    return Verification(
+        divergence=at,
+        expected=None if at is None else stored.ids[at],
+        drawn=None if at is None else int(tokens[at]),
+        illegal=count if count < len(stored.ids) else None,
+        margins=tuple(margins.tolist()),
+        drift=float(moved.max(initial=0.0)),
+        removed=tuple(removed.tolist()),
+        finish=stored.finish,
+    )
+
+
+class _Walk:
+    """The grammar's way along stored ids, as far as they are legal. length: how many are.
+
+    meant: for each position where to end was to begin what was demanded, the id that stands for a stop id.
+    """
+
+    def __init__(self, decider: Decider, ids: Sequence[int], stop: int) -> None:
+        """stop: any of the ids that end a reply."""
+        self.meant: dict[int, int] = {}
+        self._draws: dict[tuple[int, Sampling], _Draws] = {}
+        self._decider = decider
+        self._stop = stop
+        self.length = next((at for at, token in enumerate(ids) if not self._take(at, token)), len(ids))
+
+    @property
+    def draws(self) -> Iterable[_Draws]:
+        """The positions by what they draw from."""
+        return self._draws.values()
+
+    def _take(self, position: int, token: int) -> bool:
+        """Note one position and go on; False where its id is refused."""
+        decider = self._decider
+        if decider.automaton.ended:
+            return False
+        legal, sampling = decider.settings()
+        if token not in legal or decider.automaton.meant(token) != token:
+            return False
+        # Equal sets are mostly one object, and comparing identities spares hashing all their ids.
+        group = self._draws.get((id(legal), sampling))
+        if group is None:
+            group = self._draws[id(legal), sampling] = _Draws(legal, sampling)
+        group.positions.append(position)
+        if sampling.repetition_penalty != 1.0 and (repeated := decider.repeated()) is not None:
+            group.repeated.append(repeated)
+        if (meant := decider.automaton.meant(self._stop)) != self._stop:
+            self.meant[position] = meant
+        decider.push(token)
+        return True
+
+
+def _redone(
+    llama: Llama, hidden: Tensor, draws: Iterable[_Draws], seed: int
+) -> Iterator[tuple[list[int], Redrawn, NDArray[np.float64]]]:
+    """Positions, what is drawn there, and the share of the whole softmax that isn't legal; some rows at a time."""
+    for group in draws:
+        for start in range(0, len(group.positions), _ROWS):
+            some = group.positions[start : start + _ROWS]
+            logits, removed = _weighed(llama, hidden[some], group.legal)
+            repeated = np.stack(group.repeated[start : start + _ROWS]) if group.repeated else None
+            yield some, redraw(logits, group.legal.ids(), group.sampling, seed, some, repeated), removed
+
+
+@torch.inference_mode()
+def _weighed(llama: Llama, rows: Tensor, legal: Legal) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """rows [n, hidden] -> the legal ids' logits [n, legal.size], and the share [n] of the softmax that isn't legal."""
+    whole = llama.whole(rows)
+    logits = _among(whole, legal)
+    weights = whole.sub_(whole.amax(dim=1, keepdim=True)).exp_()
+    kept = _among(weights, legal).sum(dim=1)
+    return logits.cpu().numpy(), (1.0 - kept / weights.sum(dim=1)).clamp_(min=0.0).double().cpu().numpy()
+
+
+def _among(whole: Tensor, legal: Legal) -> Tensor:
+    """The columns of the legal ids, in their order, as a tensor of its own."""
+    pieces = [whole[:, start:stop] for start, stop in legal.slices]
+    if legal.singles:
+        pieces.append(whole[:, list(legal.singles)])
+    return torch.cat(pieces, dim=1)
+
+
+def _score(llama: Llama, ids: Sequence[int], start: int) -> Tensor:
+    """Hidden states of positions start.. of `ids`, [len(ids) - start, hidden]: one pass, a chunk at a time."""
+    array = np.asarray(ids, dtype=np.int64)
+    prefix = llama.new_prefix(len(array))
+    pieces = [llama.prefill(array[at : at + PREFILL_CHUNK], prefix) for at in range(0, len(array), PREFILL_CHUNK)]
+    return torch.cat(pieces)[start:]
