@@ -2,8 +2,9 @@
 
 What will come, how large it is and under which licence is told first. A branch is resolved to a commit once and the
 commit kept in FOLDER/fetched.json, so that a second fetch, or one that goes on after a break, takes the same files.
-Every file is checked against the hash that its publisher states. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are
-honoured. Knows no network but this one, and no tensor.
+Every file is checked against the hash that its publisher states. HF_ENDPOINT and HF_TOKEN are honoured; what lies in
+the hub's cache under HF_HOME is taken from there, with HF_HUB_OFFLINE from nowhere else. Knows no network but this one,
+and no tensor.
 """
 
 from __future__ import annotations
@@ -15,18 +16,17 @@ import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .checkpoints import PUBLISHED, home
+from .checkpoints import home
 from .conversion import convert_folder, pickles, twin
 from .errors import CheckpointError, SettingsError, UnknownName
+from .published import SOURCES, Source
 
 LOCK = "fetched.json"
-EVA_VIT = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/eva_vit_g.pth"
-"""SEED's vision tower; its publisher keeps it outside the hub, without a stated hash."""
 _CHUNK = 1 << 20
 
 Tell = Callable[[str], None]
@@ -34,50 +34,11 @@ Agree = Callable[["Plan"], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where one part comes from. files: patterns within the repository, or "" with a `url`. part: its subfolder.
-
-    strip: leading folder of the repository's paths that the layout doesn't have.
-    """
-
-    part: str
-    licence: str
-    repo: str = ""
-    files: tuple[str, ...] = ()
-    strip: str = ""
-    url: str = ""
-
-
-_LLM_FILES = ("*.json", "tokenizer.model", "*.safetensors", "pytorch_model*.bin")
-_SHARED = (
-    Source("seed", "Apache-2.0, parts BSD-3-Clause", "AILab-CVC/seed-tokenizer-2", ("seed_quantizer.pt",)),
-    Source("seed", "BSD-3-Clause (LAVIS)", url=EVA_VIT),
-    Source(
-        "unclip",
-        "CreativeML Open RAIL++-M",
-        "sd2-community/stable-diffusion-2-1-unclip",
-        (
-            "model_index.json", "scheduler/*", "image_noising_scheduler/*", "tokenizer/*", "text_encoder/config.json",
-            "text_encoder/model.safetensors", "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
-            "vae/config.json", "vae/diffusion_pytorch_model.safetensors", "image_normalizer/*",
-        ),
-    ),
-    Source(
-        "speechtokenizer", "Apache-2.0", "fnlp/AnyGPT-speech-modules", ("speechtokenizer/*",), strip="speechtokenizer/"
-    ),
-    Source("soundstorm", "MIT", "fnlp/AnyGPT-speech-modules", ("soundstorm/*",), strip="soundstorm/"),
-    Source("encodec", "CC-BY-NC-4.0 (non-commercial)", "facebook/encodec_32khz", ("config.json", "*.safetensors")),
-)  # fmt: skip
-_LLAMA = "Apache-2.0 by its card, the LLaMA 2 Community Licence by its README (not permissive)"
-SOURCES: dict[str, tuple[Source, ...]] = {
-    name: (Source("llm", _LLAMA, repo, _LLM_FILES), *_SHARED)
-    for name, repo in zip(PUBLISHED, ("fnlp/AnyGPT-chat", "fnlp/AnyGPT-base"), strict=True)
-}
-
-
-@dataclass(frozen=True, slots=True)
 class Item:
-    """One file to fetch. target: its path in the model's folder. size: bytes, 0 where the publisher doesn't say."""
+    """One file to fetch. target: its path in the model's folder. size: bytes, 0 where the publisher doesn't say.
+
+    at_hand: where it lies on this machine, None where it has to come over the network.
+    """
 
     source: Source
     revision: str
@@ -85,6 +46,7 @@ class Item:
     target: str
     size: int
     sha256: str | None
+    at_hand: Path | None = None
 
 
 @dataclass
@@ -147,7 +109,7 @@ def fetch(name: str, *, tell: Tell | None = None, agree: Agree | None = None, so
     if lock.complete:
         say(f"{name} is complete in {folder}.")
         return folder
-    plan = Plan(name, folder, tuple(item for source in table[name] for item in _items(source, lock)))
+    plan = Plan(name, folder, tuple(item for source in table[name] for item in _items(source, folder, lock)))
     for line in plan.lines():
         say(line)
     if agree is not None and not agree(plan):
@@ -165,29 +127,79 @@ def fetch(name: str, *, tell: Tell | None = None, agree: Agree | None = None, so
     return folder
 
 
-def _items(source: Source, lock: Lock) -> list[Item]:
+def _items(source: Source, folder: Path, lock: Lock) -> list[Item]:
     """The files of a source at the locked commit, or at the branch's commit now, which is locked thereby."""
     if source.url:
-        name = source.url.rpartition("/")[2]
-        return [Item(source, "", source.url, f"{source.part}/{name}", _remote_size(source.url), None)]
+        return [_plain_item(source, folder)]
+    if _offline():
+        return _cached_items(source, lock)
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    _online(source.repo)
     try:
         api = HfApi(endpoint=_endpoint())
         info = api.model_info(source.repo, revision=lock.revisions.get(source.repo), files_metadata=True)
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except _unreachable() as error:
         raise SettingsError(f"{source.repo} can't be reached ({_first(error)}); look at HF_ENDPOINT.") from error
     lock.revisions.setdefault(source.repo, str(info.sha))
-    wanted = [file for file in info.siblings or [] if any(fnmatch.fnmatch(file.rfilename, p) for p in source.files)]
-    has_safe = any(file.rfilename.endswith(".safetensors") for file in wanted)
+    files = {file.rfilename: file for file in info.siblings or []}
     return [
-        Item(source, str(info.sha), file.rfilename, f"{source.part}/{file.rfilename.removeprefix(source.strip)}",
-             file.size or 0, file.lfs.sha256 if file.lfs else None)
-        for file in wanted
-        if not (has_safe and file.rfilename.endswith(".bin"))
+        Item(source, str(info.sha), name, _target(source, name), files[name].size or 0,
+             files[name].lfs.sha256 if files[name].lfs else None)
+        for name in _wanted(source, files)
     ]  # fmt: skip
+
+
+def _plain_item(source: Source, folder: Path) -> Item:
+    """The one file of a source outside the hub; one that somebody has put into its place is taken as it is."""
+    target = f"{source.part}/{source.url.rpartition('/')[2]}"
+    there = folder / target
+    found = next((path for path in (there, twin(there)) if path.is_file()), None)
+    if found is not None:
+        return Item(source, "", source.url, target, found.stat().st_size, None, found)
+    if _offline():
+        raise SettingsError(
+            f"HF_HUB_OFFLINE is set, so {source.url} can't be fetched; put the file into {there.parent}, or unset it."
+        )
+    return Item(source, "", source.url, target, _remote_size(source.url), None)
+
+
+def _cached_items(source: Source, lock: Lock) -> list[Item]:
+    """The files of a source in the hub's own cache; those kept apart for their size are named by their hash there."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot = Path(snapshot_download(source.repo, revision=lock.revisions.get(source.repo), local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"HF_HUB_OFFLINE is set and {source.repo} is not in the cache under HF_HOME, so it can't be fetched; "
+            "unset it, or bring the cache."
+        ) from error
+    lock.revisions.setdefault(source.repo, snapshot.name)
+    files = {path.relative_to(snapshot).as_posix(): path for path in snapshot.rglob("*") if path.is_file()}
+    names = _wanted(source, files)
+    if not names:
+        raise SettingsError(f"The cache under HF_HOME holds nothing of {source.repo} that is needed; fetch it online.")
+    return [
+        Item(source, snapshot.name, name, _target(source, name), files[name].stat().st_size, _blob_hash(files[name]),
+             files[name])
+        for name in names
+    ]  # fmt: skip
+
+
+def _wanted(source: Source, names: Iterable[str]) -> list[str]:
+    """The names that a source's patterns ask for; pickles only where there are no safetensors."""
+    wanted = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in source.files)]
+    has_safe = any(name.endswith(".safetensors") for name in wanted)
+    return [name for name in wanted if not (has_safe and name.endswith(".bin"))]
+
+
+def _target(source: Source, name: str) -> str:
+    return f"{source.part}/{name.removeprefix(source.strip)}"
+
+
+def _blob_hash(cached: Path) -> str | None:
+    name = cached.resolve().name
+    return name if len(name) == hashlib.sha256().digest_size * 2 else None
 
 
 def _bring(item: Item, folder: Path, lock: Lock, say: Tell) -> None:
@@ -197,8 +209,10 @@ def _bring(item: Item, folder: Path, lock: Lock, say: Tell) -> None:
         return
     say(f"{item.target} …")
     target.parent.mkdir(parents=True, exist_ok=True)
-    _download(item, folder, target)
-    found = _sha256(target)
+    in_place = item.at_hand is not None and item.at_hand.parent == target.parent
+    if not in_place:
+        _download(item, folder, target)
+    found = _sha256(item.at_hand if in_place and item.at_hand else target)
     if item.sha256 is not None and found != item.sha256:
         target.unlink()
         raise CheckpointError(
@@ -209,19 +223,28 @@ def _bring(item: Item, folder: Path, lock: Lock, say: Tell) -> None:
 
 
 def _download(item: Item, folder: Path, target: Path) -> None:
+    if item.at_hand is not None:
+        shutil.copyfile(item.at_hand, target)
+        return
     if item.source.url:
         _download_url(item.source.url, target)
         return
     from huggingface_hub import hf_hub_download
 
     staging = folder / ".fetching" / item.source.part
-    came = hf_hub_download(item.source.repo, item.path, revision=item.revision, local_dir=staging, endpoint=_endpoint())
+    try:
+        came = hf_hub_download(
+            item.source.repo, item.path, revision=item.revision, local_dir=staging, endpoint=_endpoint()
+        )
+    except _unreachable() as error:
+        raise SettingsError(
+            f"{item.target} can't be fetched ({_first(error)}); run the same command again to go on."
+        ) from error
     Path(came).replace(target)
 
 
 def _download_url(url: str, target: Path) -> None:
     """Download a plain URL, going on where an earlier try broke off."""
-    _online(url)
     partial = target.with_name(target.name + ".part")
     start = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
@@ -240,7 +263,6 @@ def _download_url(url: str, target: Path) -> None:
 
 
 def _remote_size(url: str) -> int:
-    _online(url)
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=60) as answer:
             return int(answer.headers.get("Content-Length") or 0)
@@ -248,9 +270,16 @@ def _remote_size(url: str) -> int:
         raise SettingsError(f"{url} can't be reached ({error}); try again with a connection.") from error
 
 
-def _online(what: str) -> None:
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise SettingsError(f"HF_HUB_OFFLINE is set, so {what} can't be fetched; unset it, or use a folder you have.")
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _unreachable() -> tuple[type[Exception], ...]:
+    """What the hub's client raises when the network fails."""
+    from huggingface_hub import errors
+
+    # The library beneath the client, and so the base of its errors, differs between the client's versions.
+    return (errors.HfHubHTTPError.__mro__[1], errors.OfflineModeIsEnabled, OSError, ValueError, RuntimeError)
 
 
 def _endpoint() -> str | None:
