@@ -1,9 +1,10 @@
 """Llama's forward pass for generation, lean enough for small models on a CPU: static caches, few operations a layer.
 
-In float32 on a CPU a row's result does not depend on how many rows are computed beside it, bit for bit: products are
-taken against transposed weights with at least two rows (one row alone would take another kernel), attention over
-lengths padded to a multiple of 16. `Llama.exact` says whether that was found to hold on this machine. Equals
-transformers' LlamaForCausalLM to float32 rounding. Knows no token, no sampling, no queue.
+A step on a CPU is one call of machine code where a compiler is there (compiled.py), else it runs operation by
+operation. In float32 a row's result does not depend on how many rows are computed beside it, bit for bit: compiled by
+its order of sums; else products are taken against transposed weights with at least two rows (one row alone would take
+another kernel), attention over lengths padded to a multiple of 16. `Llama.exact` says whether that was found to hold on
+this machine. Equals transformers' LlamaForCausalLM to float32 rounding. Knows no token, no sampling, no queue.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .caches import PAD, Prefix, Slots
+from .compiled import CompiledStep, build, fits, open_step
 from .errors import CheckpointError
 from .legal_ids import Legal
 from .llama_shape import LlamaShape
@@ -72,13 +75,18 @@ class Layer:
 class Llama:
     """A Llama's weights and its forward passes. Not thread-safe: one thread at a time computes with it."""
 
+    compilable: ClassVar[bool] = True
+    """Whether the layers hold plain weights, as the compiled step needs them."""
+
     def __init__(
         self, shape: LlamaShape, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
     ) -> None:
         self.shape = shape
         self.device = device
         self.dtype = dtype
-        self.transposed = device.type == "cpu" and dtype == torch.float32
+        library = build(dtype) if self.compilable and fits(shape, device, dtype) else None
+        self.compiled: CompiledStep | None = None
+        self.transposed = device.type == "cpu" and dtype == torch.float32 and library is None
         self._tensors = tensors
         self.embedding = self._take("model.embed_tokens.weight")
         self.layers = [self._layer(index) for index in range(shape.layers)]
@@ -87,9 +95,11 @@ class Llama:
         self.head = head.t().contiguous() if self.transposed else head
         self._tensors = {}
         self._parts: dict[Legal, list[Tensor]] = {}
+        if library is not None:
+            self.compiled = open_step(shape, library, self.embedding, self.norm, self.head, self.layers)
         self.reserve(64)
         self.rows = 2 if self.transposed else 1
-        self.exact = self.transposed and self._rows_agree()
+        self.exact = dtype == torch.float32 and (library is not None or (self.transposed and self._rows_agree()))
 
     @property
     def parameter_bytes(self) -> int:
@@ -101,6 +111,8 @@ class Llama:
     def reserve(self, positions: int) -> None:
         """Prepare rotary positions up to `positions`, so that no later call needs to."""
         self._rotations = _rotations(self.shape, positions + 1).to(self.device)
+        if self.compiled is not None:
+            self.compiled.turn_by(self._rotations)
 
     def new_prefix(self, positions: int) -> Prefix:
         """An empty cache for one sequence of up to `positions` ids."""
@@ -134,8 +146,10 @@ class Llama:
     @torch.inference_mode()
     def step(self, ids: list[int], lengths: list[int], slots: Slots) -> Tensor:
         """One id [b] for each of the first slots, which hold `lengths` [b] ids so far -> hidden states [b, hidden]."""
-        count = len(ids)
         self._reach(max(lengths) + 1)
+        if self.compiled is not None:
+            return self.compiled.decode(ids, lengths, slots)
+        count = len(ids)
         positions = torch.tensor(lengths, device=self.device)
         padded = -(-(max(lengths) + 1) // PAD) * PAD
         open_keys = torch.arange(padded, device=self.device) <= positions[:, None]
@@ -160,6 +174,10 @@ class Llama:
     @torch.inference_mode()
     def logits(self, hidden: Tensor, legal: Legal) -> NDArray[np.float32]:
         """hidden [rows, hidden] -> the logits of the legal ids [rows, legal.size], in legal.ids() order."""
+        if self.compiled is not None:
+            runs = [(start, stop - start) for start, stop in legal.slices] + [(token, 1) for token in legal.singles]
+            scores: NDArray[np.float32] = self.compiled.logits(hidden, runs).numpy()
+            return scores
         count = len(hidden)
         x = hidden.expand(self.rows, -1) if count < self.rows else hidden
         parts = self._parts.get(legal)
@@ -173,8 +191,7 @@ class Llama:
     @torch.inference_mode()
     def whole(self, hidden: Tensor) -> Tensor:
         """hidden [rows, hidden] -> the whole vocabulary's logits [rows, vocabulary] in float32, the caller's own."""
-        x = hidden.to(self.dtype)
-        return (x @ self.head if self.transposed else F.linear(x, self.head)).float()
+        return (hidden @ self.head if self.transposed else F.linear(hidden, self.head)).float()
 
     def _columns(self, legal: Legal) -> list[Tensor]:
         """The parts of the output layer that `legal` needs: views of its slices, then its singles, padded."""

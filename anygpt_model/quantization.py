@@ -96,6 +96,8 @@ class Joined(Linear):
 class QuantizedLlama(Llama):
     """Our forward pass over the layers of a quantized LlamaForCausalLM."""
 
+    compilable = False
+
     def __init__(self, shape: LlamaShape, network: Any, device: torch.device, dtype: torch.dtype, bits: int) -> None:
         """network: transformers' LlamaForCausalLM, quantized, on `device`."""
         self._network, self._bits = network.model, bits

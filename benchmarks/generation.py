@@ -1,231 +1,211 @@
-"""How fast ids are made: ours beside transformers' `generate` and beside the original's way, in one table.
+"""How fast ids are made: ours beside transformers' `generate`, its continuous batching and the original's way.
 
-    python benchmarks/generation.py [--model NAME|FOLDER] [--tokens 128] [--rounds 3] [--threads N] [--json]
+    python benchmarks/generation.py [pocket|llama-135m|FOLDER] [--sections LIST] [--tokens N] [--rounds N] [--json]
 
-All three run the same weights in this process, in alternation, so that a busy machine is busy for all; the best round
-counts. Every reply is `--tokens` speech codes long, so that lengths are equal. Beside the table: the share of the
-machine's read bandwidth that the weights' traffic amounts to (batch 1), the share of a loop of the linear layers alone
-(batch 16), and what a conversation's eighth turn waits against a fresh one of the same new length.
+All ways hold the same weights in this process and run in alternation, so that a busy machine is busy for all; the best
+round counts. Sections: speed (batch 1 and 16, 16 threads), waits (first id, between ids, an eighth turn against a fresh
+one of the same new length), ceilings (share of the measured read bandwidth that one row's weights amount to, share of a
+loop of the linear layers alone at 16 rows), memory (what a call adds to the process at its peak), continuous.
+Lines with a goal say whether it is reached.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-import resource
-import threading
+import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from anyloom.anygpt_model.engine import Engine, load_engine
-from anyloom.anygpt_model.legal_ids import Legal
-from anyloom.anygpt_model.legality import Grammar, State
-from anyloom.anygpt_model.values import Bounds, Finish, Modality, Request
+sys.path.insert(0, str(Path(__file__).parent))
+from generation_ways import Subject, open_subject
 
-SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
+SECTIONS = ("speed", "waits", "ceilings", "memory", "continuous")
 
 
-class Endless:
-    """An automaton of exactly `bounds.max_tokens` speech codes."""
+class Line(NamedTuple):
+    """One row of the table; goal: what `ratio` is to reach (or, where negative, to stay under)."""
 
-    finish: Finish = "length"
-
-    def __init__(self, legal: Legal, length: int) -> None:
-        self._legal, self._left, self.state = legal, length, State()
+    name: str
+    value: float
+    unit: str
+    ratio: float | None = None
+    against: str = ""
+    goal: float | None = None
 
     @property
-    def ended(self) -> bool:
-        return self._left == 0
+    def text(self) -> str:
+        ratio = "" if self.ratio is None else f"{self.ratio:8.2f} {self.against}"
+        held = "" if self.goal is None or self.ratio is None else self._held(self.ratio, self.goal)
+        return f"{self.name:34}{self.value:10.2f} {self.unit:9}{ratio:38}{held}".rstrip()
 
-    def legal(self) -> Legal:
-        return self._legal
-
-    def push(self, token: int) -> None:
-        self._left -= 1
-
-
-class EndlessGrammar(Grammar):
-    """Replies of equal length, for measuring."""
-
-    def begin(self, prompt: Any, bounds: Bounds, context_length: int) -> Any:
-        table = self.vocabulary.range(Modality.SPEECH)
-        return Endless(Legal(Modality.SPEECH, ((table.start, table.stop),), (table.closing,)), bounds.max_tokens)
+    @staticmethod
+    def _held(ratio: float, goal: float) -> str:
+        reached = ratio >= goal if goal > 0 else ratio <= -goal
+        return f"{'reached' if reached else 'MISSED'} ({'>=' if goal > 0 else '<='} {abs(goal)})"
 
 
 def main() -> None:
     """Measure and print."""
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    given.add_argument("--model", default="pocket")
-    given.add_argument("--tokens", type=int, default=128)
+    given.add_argument("subject", nargs="?", default="pocket")
+    given.add_argument("--sections", default="speed,waits,ceilings,memory")
+    given.add_argument("--tokens", type=int, default=0)
     given.add_argument("--prompt", type=int, default=64)
-    given.add_argument("--rounds", type=int, default=3)
+    given.add_argument("--rounds", type=int, default=4)
     given.add_argument("--threads", type=int, default=torch.get_num_threads())
     given.add_argument("--json", action="store_true")
     options = given.parse_args()
     torch.set_num_threads(options.threads)
-    started = time.perf_counter()
-    engine = load_engine(options.model, device="cpu")
-    opened = time.perf_counter() - started
-    engine.language_model.grammar = EndlessGrammar(engine.vocabulary)
-    found = {"open_seconds": opened, "threads": options.threads, **measure(engine, options)}
-    engine.close()
-    print(json.dumps(found) if options.json else table(found))
+    wanted = [name for name in SECTIONS if name in options.sections.split(",")]
+    small = options.subject == "llama-135m"
+    subject = open_subject(options.subject, options.tokens or (24 if small else 96), options.prompt, 256 << 20)
+    lines = measured(subject, wanted, options.rounds)
+    subject.live.close()
+    if options.json:
+        print(json.dumps([line._asdict() for line in lines]))
+    else:
+        print(f"{subject.name}, {subject.live.llama.dtype}, {options.threads} thread(s), {subject.tokens} ids a reply")
+        print("\n".join(line.text for line in lines))
 
 
-def measure(engine: Engine, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything that the table shows."""
-    from transformers import LlamaForCausalLM
+def measured(subject: Subject, sections: list[str], rounds: int) -> list[Line]:
+    """The table of `sections`."""
+    speeds: dict[tuple[str, int], float] = {}
+    lines: list[Line] = []
+    if "speed" in sections or "ceilings" in sections:
+        speeds = speed(subject, rounds, "continuous" in sections)
+        lines += speed_lines(subject, speeds)
+    if "waits" in sections:
+        lines += waits(subject, rounds)
+    if "ceilings" in sections:
+        lines += ceilings(subject, speeds["ours", 1], speeds["ours", 16])
+    if "memory" in sections:
+        lines += memory(subject)
+    return lines
 
-    reference = LlamaForCausalLM.from_pretrained(engine.folder / "llm", dtype=torch.float32).eval()
-    ways: dict[str, Callable[[int], float]] = {
-        "the original's way": lambda rows: original(engine, reference, rows, options),
-        "plain generate": lambda rows: plain(engine, reference, rows, options),
-        "ours": lambda rows: ours(engine, rows, options),
-        "ours, threads": lambda rows: threaded(engine, rows, options),
-    }
-    seconds: dict[tuple[str, int], list[float]] = {}
+
+def speed(subject: Subject, rounds: int, continuous: bool) -> dict[tuple[str, int], float]:
+    """(way, rows) -> ids a second in its best round."""
+    ways: dict[tuple[str, int], Callable[[], None]] = {}
     for rows in (1, 16):
-        for _ in range(options.rounds + 1):
-            for name, way in ways.items():
-                if not (rows == 1 and name == "ours, threads"):
-                    seconds.setdefault((name, rows), []).append(way(rows))
-    best = {f"{name}, batch {rows}": rows * options.tokens / min(times[1:]) for (name, rows), times in seconds.items()}
-    return {
-        "tokens_per_second": best,
-        **waits(engine, options),
-        **ceilings(engine, best["ours, batch 1"], best["ours, batch 16"]),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+        ways["plain generate", rows] = lambda rows=rows: subject.plain(rows)
+        ways["the original's way", rows] = lambda rows=rows: subject.original(rows)
+        ways["ours", rows] = lambda rows=rows: subject.ours(rows)
+        if continuous:
+            ways["continuous batching", rows] = lambda rows=rows: subject.continuous(rows)
+    ways["ours, 16 threads", 16] = lambda: subject.threads(16)
+    best: dict[tuple[str, int], float] = {}
+    for _ in range(rounds + 1):
+        for key, way in ways.items():
+            best[key] = min(best.get(key, 1e9), seconds_of(way))
+    return {(name, rows): rows * subject.tokens / seconds for (name, rows), seconds in best.items()}
 
 
-def prompt(engine: Engine, length: int, row: int) -> list[int]:
-    """Text ids, different in each row from the start so that no prefix is shared."""
-    rng = np.random.default_rng(row)
-    return [engine.vocabulary.bos, *rng.choice(engine.vocabulary.text_ids, length - 1).tolist()]
+def speed_lines(subject: Subject, speeds: dict[tuple[str, int], float]) -> list[Line]:
+    goals = {1: 1.5 if subject.live.llama.dtype == torch.bfloat16 else 2.5, 16: 2.0}
+    lines = []
+    for (name, rows), found in speeds.items():
+        if name == "ours, 16 threads":
+            lines.append(Line(name, found, "ids/s", found / speeds["ours", 16], "x ours, batch 16", 0.8))
+        else:
+            goal = goals[rows] if name == "ours" else None
+            ratio = found / speeds["plain generate", rows]
+            lines.append(Line(f"{name}, batch {rows}", found, "ids/s", ratio, "x plain generate", goal))
+    return lines
 
 
-def plain(engine: Engine, reference: Any, rows: int, options: argparse.Namespace) -> float:
-    """Seconds of transformers' `generate`."""
-    ids = torch.tensor([prompt(engine, options.prompt, row) for row in range(rows)])
-    length = {"max_new_tokens": options.tokens, "min_new_tokens": options.tokens, "pad_token_id": 0}
-    with torch.inference_mode():
-        return seconds_of(lambda: reference.generate(ids, attention_mask=torch.ones_like(ids), **SAMPLING, **length))
+def waits(subject: Subject, rounds: int) -> list[Line]:
+    """To the first id and between ids, and of an eighth turn against a fresh turn of the same length."""
+    lines = []
+    plain: dict[str, float] = {}
+    for name, way in (("plain generate", subject.plain), ("ours", subject.ours)):
+        runs = [ticks(way) for _ in range(rounds)]
+        for what, found in (("first id", min(run[0] for run in runs)), ("between ids", min(run[1] for run in runs))):
+            ratio = plain.setdefault(what, found) / found
+            lines.append(Line(f"{name}, {what}", 1e3 * found, "ms", ratio, "x as fast as plain generate"))
+    # A fresh turn has one new id less than it has ids: its last one is never found in a kept cache.
+    eighth, fresh = [], []
+    for _ in range(rounds):
+        eighth.append(first(subject, [*conversation(subject), *subject.fresh(subject.prompt)]))
+        fresh.append(first(subject, subject.fresh(subject.prompt)))
+    lines.append(Line("fresh turn, first id", 1e3 * min(fresh), "ms"))
+    lines.append(Line("eighth turn, first id", 1e3 * min(eighth), "ms", min(eighth) / min(fresh), "x fresh turn", -1.3))
+    return lines
 
 
-def original(engine: Engine, reference: Any, rows: int, options: argparse.Namespace) -> float:
-    """Seconds of the original's path: a string in, `generate` with scores, a string out, codes by a regex."""
-    vocabulary = engine.vocabulary
-    lines = [vocabulary.decode(prompt(engine, options.prompt, row)[1:]) for row in range(rows)]
-    length = {"max_new_tokens": options.tokens, "min_new_tokens": options.tokens, "pad_token_id": 0}
-
-    def once() -> None:
-        ids = [[vocabulary.bos, *vocabulary.encode(line)][: options.prompt] for line in lines]
-        shortest = min(map(len, ids))
-        given = torch.tensor([line[:shortest] for line in ids])
-        made = reference.generate(
-            given, attention_mask=torch.ones_like(given), **SAMPLING, **length,
-            output_scores=True, return_dict_in_generate=True,
-        )  # fmt: skip
-        for row in made.sequences:
-            text = " ".join(vocabulary.string(token) for token in row.tolist())
-            re.findall(r"\d+", text)
-
-    with torch.inference_mode():
-        return seconds_of(once)
+def ticks(way: Callable[[int, Callable[[], None], int], None]) -> tuple[float, float]:
+    """Seconds to the first of 16 ids, and between two of them."""
+    times = [time.perf_counter()]
+    way(1, lambda: times.append(time.perf_counter()), 16)
+    return times[1] - times[0], median(later - sooner for sooner, later in pairwise(times[1:]))
 
 
-_calls = 0
-
-
-def requests(engine: Engine, rows: int, options: argparse.Namespace) -> list[Request]:
-    """Requests whose prompts no earlier call had."""
-    global _calls
-    _calls += 1
-    bounds = Bounds(max_tokens=options.tokens)
-    return [Request(tuple(prompt(engine, options.prompt, 1000 * _calls + row)), row, bounds) for row in range(rows)]
-
-
-def ours(engine: Engine, rows: int, options: argparse.Namespace) -> float:
-    """Seconds of one call with `rows` requests."""
-    asked = requests(engine, rows, options)
-    return seconds_of(lambda: engine.generate(asked))
-
-
-def threaded(engine: Engine, rows: int, options: argparse.Namespace) -> float:
-    """Seconds of `rows` threads that call at once."""
-    asked = requests(engine, rows, options)
-    threads = [threading.Thread(target=engine.generate, args=([request],)) for request in asked]
-
-    def once() -> None:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    return seconds_of(once)
-
-
-def waits(engine: Engine, options: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds to the first id and between ids, and of an eighth turn against a fresh turn of the same length."""
-    times: list[float] = []
-    [request] = requests(engine, 1, options)
-    begun = time.perf_counter()
-    engine.generate([request], on_token=lambda *_: times.append(time.perf_counter()))
-    said = {"first_ms": 1e3 * (times[0] - begun), "between_ms": 1e3 * median(np.diff(times))}
-    turns = [conversation(engine, options) for _ in range(options.rounds)]
-    fresh = min(first(engine, prompt(engine, options.prompt, 77_000 + turn)) for turn in range(options.rounds))
-    return {**said, "eighth_turn_ms": 1e3 * min(turns), "fresh_turn_ms": 1e3 * fresh}
-
-
-def conversation(engine: Engine, options: argparse.Namespace) -> float:
-    """Seconds until the first id of the eighth turn; each turn adds `options.prompt` ids and 40 made ones."""
-    global _calls
-    _calls += 1
+def conversation(subject: Subject) -> list[int]:
+    """Seven turns of `prompt` new ids and 40 made ones."""
     ids: list[int] = []
-    for turn in range(7):
-        ids += prompt(engine, options.prompt, 1000 * _calls + turn)
-        ids += engine.generate([Request(tuple(ids), turn, Bounds(max_tokens=40))])[0].ids
-    return first(engine, [*ids, *prompt(engine, options.prompt, 60_000)])
+    for _ in range(7):
+        ids += subject.fresh(subject.prompt)
+        ids += subject.live.generate([subject.request(ids, 40)])[0].ids
+    return ids
 
 
-def first(engine: Engine, ids: list[int]) -> float:
+def first(subject: Subject, ids: list[int]) -> float:
     """Seconds until a reply's first id."""
-    request = Request(tuple(ids), 1, Bounds(max_tokens=1))
-    return seconds_of(lambda: engine.generate([request]))
+    request = subject.request(ids, 1)
+    return seconds_of(lambda: subject.live.generate([request]))
 
 
-def ceilings(engine: Engine, single: float, sixteen: float) -> dict[str, float]:
+def ceilings(subject: Subject, single: float, sixteen: float) -> list[Line]:
     """What the machine could do at most: read bandwidth for one row, the linear layers alone for sixteen."""
-    llama = engine.language_model.llama
+    llama = subject.live.llama
     big = torch.ones(64 << 20)
-    bandwidth = big.nbytes / min(seconds_of(lambda: float(big.sum())) for _ in range(5))
-    rows = torch.randn(16, llama.shape.hidden)
-    wide = torch.randn(16, llama.shape.intermediate)
+    bandwidth = big.nbytes / min(seconds_of(lambda: float(big.sum())) for _ in range(10))
+    rows = torch.randn(16, llama.shape.hidden, dtype=llama.dtype)
+    heads = torch.randn(16, llama.shape.heads * llama.shape.head_dim, dtype=llama.dtype)
+    wide = torch.randn(16, llama.shape.intermediate, dtype=llama.dtype)
 
     def linears() -> None:
         for layer in llama.layers:
-            for linear in (layer.qkv, layer.out, layer.gate, layer.up):
-                linear(rows[:, : _inputs(linear)])
+            layer.qkv(rows)
+            layer.out(heads)
+            layer.gate(rows)
+            layer.up(rows)
             layer.down(wide)
 
     with torch.inference_mode():
         loop = 16 / min(seconds_of(linears) for _ in range(20))
-    return {
-        "read_gb_per_second": bandwidth / 1e9,
-        "share_of_bandwidth": single * llama.parameter_bytes / bandwidth,
-        "linears_tokens_per_second": loop,
-        "share_of_linears": sixteen / loop,
-    }
+    share = single * llama.parameter_bytes / bandwidth
+    goal = 0.5 if llama.dtype == torch.bfloat16 else None
+    return [
+        Line("read bandwidth", bandwidth / 1e9, "GB/s"),
+        Line("ours, batch 1, weights read", single * llama.parameter_bytes / 1e9, "GB/s", share, "of bandwidth", goal),
+        Line("linear layers alone, 16 rows", loop, "ids/s"),
+        Line("ours, batch 16", sixteen, "ids/s", sixteen / loop, "of the linear layers alone", 0.4),
+    ]
 
 
-def _inputs(linear: Any) -> int:
-    return int(linear.blocks[0].shape[0] if linear.blocks else linear.weight.shape[1])
+def memory(subject: Subject) -> list[Line]:
+    """What one call of 16 rows adds to the process at its peak."""
+    lines = []
+    for name, way in (("plain generate", subject.plain), ("ours", subject.ours)):
+        before = peak_of(lambda: None)
+        lines.append(Line(f"{name}, batch 16, peak", (peak_of(lambda way=way: way(16)) - before) / 1e6, "MB more"))
+    return [*lines, Line("process", peak_of(lambda: None) / 1e6, "MB")]
+
+
+def peak_of(work: Callable[[], Any]) -> int:
+    """The largest resident size while `work` runs, in bytes."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    work()
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
@@ -233,17 +213,6 @@ def seconds_of(work: Callable[[], Any]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
-
-
-def table(found: dict[str, Any]) -> str:
-    """The measurements for people."""
-    speeds: dict[str, float] = found["tokens_per_second"]
-    lines = [f"{'tokens a second':32}{'':>10}{'x plain generate':>18}"]
-    for name, speed in speeds.items():
-        base = speeds[f"plain generate, {name.rpartition(', ')[2]}"]
-        lines.append(f"{name:32}{speed:10.1f}{speed / base:18.2f}")
-    lines += [f"{name:32}{value:10.3f}" for name, value in found.items() if isinstance(value, int | float)]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,322 @@
+/* One decoding step of a Llama on a CPU: what llama.py does operation by operation, in one call without allocations.
+
+   Built by compiled.py for the machine it runs on, once for each kind of weight. What products take has the weights'
+   kind, all else is float32.
+   Every output is one chain of sums in a fixed order, whatever rows are computed beside it and however many threads
+   share the work: a row's bits never depend on the batch. Knows no token, no sampling and no Python. */
+
+#include <math.h>
+#include <omp.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+#ifdef BFLOAT16
+typedef uint16_t weight;
+#else
+typedef float weight;
+#endif
+
+enum { LANES = 16, OUTS = 4, ROWS = 4 };
+typedef float reals __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t bits __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(32), aligned(2), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+
+/* The sizes of a model and where its weights and caches lie; compiled.py has the same list. */
+typedef struct {
+    int64_t hidden, wide, layers, heads, kv_heads, head_dim, positions;
+    float eps;
+    const weight *embedding;
+    const float *norm;             /* [hidden] */
+    const float *rotations;        /* [positions, head_dim]: cosine and sine of each pair */
+    const float *const *norms;     /* two a layer: [hidden] */
+    const weight *const *products; /* five a layer: qkv, out, gate, up, down, each [out, in] */
+    weight *const *caches;         /* two a layer: keys, values [slots, kv heads, positions, head_dim] */
+} model;
+
+INLINE reals take(const float *at) { return *(const reals *)at; }
+
+#ifdef BFLOAT16
+INLINE reals take_weight(const weight *at) {
+#ifdef __AVX512F__
+    return (reals)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at)), 16);
+#else
+    return (reals)(__builtin_convertvector(*(const halves *)at, bits) << 16);
+#endif
+}
+/* Rounded to the nearest, ties to even. */
+INLINE void put(weight *at, reals x) {
+    bits raw = (bits)x;
+    raw = (raw + 0x7FFF + (raw >> 16 & 1)) >> 16;
+    *(halves *)at = __builtin_convertvector(raw, halves);
+}
+#else
+INLINE reals take_weight(const weight *at) { return take(at); }
+INLINE void put(weight *at, reals x) { *(reals *)at = x; }
+#endif
+
+/* STEP weights at a time: sum + w . x, lane by lane. */
+#if defined(BFLOAT16) && defined(__AVX512BF16__)
+enum { STEP = 2 * LANES };
+typedef __m512bh some_weights;
+INLINE some_weights take_some(const weight *at) { return (__m512bh)_mm512_loadu_si512(at); }
+INLINE reals dot(reals sum, some_weights w, some_weights x) { return (reals)_mm512_dpbf16_ps((__m512)sum, w, x); }
+#else
+enum { STEP = LANES };
+typedef reals some_weights;
+INLINE some_weights take_some(const weight *at) { return take_weight(at); }
+INLINE reals dot(reals sum, some_weights w, some_weights x) { return sum + w * x; }
+#endif
+
+/* The sum of all lanes, halves first: the same order everywhere. */
+INLINE float total(reals x) {
+    x += __builtin_shuffle(x, (ints){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
+    x += __builtin_shuffle(x, (ints){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
+    x += __builtin_shuffle(x, (ints){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
+    x += __builtin_shuffle(x, (ints){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+    return x[0];
+}
+
+/* Where `mask` is all ones `yes`, else `no`. */
+INLINE reals choose(ints mask, reals yes, reals no) { return (reals)(((ints)yes & mask) | ((ints)no & ~mask)); }
+
+/* e^x to float32 rounding; 0 below -87. */
+INLINE reals exponential(reals x) {
+    const reals zero = {0};
+    ints tiny = x < -87.0f;
+    x = choose(tiny, zero - 87.0f, x);
+    x = choose(x > 88.0f, zero + 88.0f, x);
+    reals turns = x * 1.44269504f + 12582912.0f;
+    ints power = (ints)turns - 0x4B400000;
+    turns -= 12582912.0f;
+    x = x - turns * 0.693359375f + turns * 2.12194440e-4f;
+    reals y = x * 1.9875691500e-4f + 1.3981999507e-3f;
+    y = y * x + 8.3334519073e-3f;
+    y = y * x + 4.1665795894e-2f;
+    y = y * x + 1.6666665459e-1f;
+    y = y * x + 5.0000001201e-1f;
+    y = y * x * x + x + 1.0f;
+    y *= (reals)((power + 127) << 23);
+    return choose(tiny, zero, y);
+}
+
+/* `total` of four at once, in lanes 0, 4, 8 and 12, by the same sums. */
+INLINE reals totals(reals a, reals b, reals c, reals d) {
+    const ints low = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23}, high = low + 8;
+    const ints even = {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27}, odd = even + 4;
+    reals ab = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+    reals cd = __builtin_shuffle(c, d, low) + __builtin_shuffle(c, d, high);
+    reals x = __builtin_shuffle(ab, cd, even) + __builtin_shuffle(ab, cd, odd);
+    x += __builtin_shuffle(x, (ints){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
+    return x + __builtin_shuffle(x, (ints){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+}
+
+/* y[r, o] = w[o] . x[r] for OUTS rows of w and `rows` rows of x, a number that is known when this is compiled. */
+INLINE void tile(const weight *w, const weight *x, int64_t n, float *y, int64_t stride, const int rows) {
+    reals sums[ROWS][OUTS] = {{{0}}};
+    for (int64_t k = 0; k < n; k += STEP) {
+        some_weights some[OUTS];
+#pragma GCC unroll 4
+        for (int o = 0; o < OUTS; o++) {
+            some[o] = take_some(w + o * n + k);
+            __builtin_prefetch(w + (o + OUTS) * n + k); /* the next tile's: rows are too short for the processor's own */
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            some_weights given = take_some(x + r * n + k);
+#pragma GCC unroll 4
+            for (int o = 0; o < OUTS; o++) sums[r][o] = dot(sums[r][o], some[o], given);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        reals found = totals(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+        for (int o = 0; o < OUTS; o++) y[r * stride + o] = found[4 * o];
+    }
+}
+
+/* y [rows, stride] = x [rows, n] times w [outs, n]. */
+static void product(const weight *w, int64_t outs, int64_t n, const weight *x, int64_t rows, float *y, int64_t stride) {
+    int64_t o = 0;
+    for (; o + OUTS <= outs; o += OUTS) {
+        int64_t r = 0;
+        for (; r + ROWS <= rows; r += ROWS) tile(w + o * n, x + r * n, n, y + r * stride + o, stride, ROWS);
+        for (; r < rows; r++) tile(w + o * n, x + r * n, n, y + r * stride + o, stride, 1);
+    }
+    for (; o < outs; o++)
+        for (int64_t r = 0; r < rows; r++) {
+            reals sum = {0};
+            for (int64_t k = 0; k < n; k += STEP) sum = dot(sum, take_some(w + o * n + k), take_some(x + r * n + k));
+            y[r * stride + o] = total(sum);
+        }
+}
+
+static void normed(const float *x, const float *scale, int64_t rows, int64_t n, float eps, weight *y) {
+    for (int64_t r = 0; r < rows; r++) {
+        reals squares = {0};
+        for (int64_t k = 0; k < n; k += LANES) squares += take(x + r * n + k) * take(x + r * n + k);
+        float factor = 1.0f / sqrtf(total(squares) / (float)n + eps);
+        for (int64_t k = 0; k < n; k += LANES)
+            put(y + r * n + k, take(x + r * n + k) * factor * take(scale + k));
+    }
+}
+
+static void turn(float *head, const float *rotation, int64_t width) {
+    for (int64_t i = 0; i < width; i += 2) {
+        float a = head[i], b = head[i + 1], cosine = rotation[i], sine = rotation[i + 1];
+        head[i] = a * cosine - b * sine;
+        head[i + 1] = a * sine + b * cosine;
+    }
+}
+
+/* The sum of `pieces` times LANES columns of values [count, width], weighted by scores [count]. */
+INLINE void weighted(const float *scores, const weight *values, int64_t count, int64_t width, float share,
+                     weight *found, const int pieces) {
+    reals sums[4] = {{0}};
+    for (int64_t t = 0; t < count; t++)
+#pragma GCC unroll 4
+        for (int i = 0; i < pieces; i++) sums[i] += scores[t] * take_weight(values + t * width + i * LANES);
+    for (int i = 0; i < pieces; i++) put(found + i * LANES, sums[i] * share);
+}
+
+/* What one query head finds among `count` keys and values; scores: room for count rounded up to LANES. */
+static void attend(const float *query, const weight *keys, const weight *values, int64_t count, int64_t width,
+                   float *scores, weight *found) {
+    const float scale = 1.0f / sqrtf((float)width);
+    float top = -INFINITY;
+    for (int64_t t = 0; t < count; t++) {
+        reals sum = {0};
+        for (int64_t k = 0; k < width; k += LANES) sum += take(query + k) * take_weight(keys + t * width + k);
+        scores[t] = total(sum) * scale;
+        top = scores[t] > top ? scores[t] : top;
+    }
+    for (int64_t t = count; t % LANES; t++) scores[t] = -INFINITY;
+    reals mass = {0};
+    for (int64_t t = 0; t < count; t += LANES) {
+        reals some = exponential(take(scores + t) - top);
+        mass += some;
+        *(reals *)(scores + t) = some;
+    }
+    float share = 1.0f / total(mass);
+    int64_t k = 0;
+    for (; k + 4 * LANES <= width; k += 4 * LANES) weighted(scores, values + k, count, width, share, found + k, 4);
+    for (; k < width; k += LANES) weighted(scores, values + k, count, width, share, found + k, 1);
+}
+
+/* Queries, keys and values of head `unit` (queries first, then keys, then values) for all rows; keys and values go into
+   their caches. */
+static void project(const model *m, int64_t layer, int64_t unit, int64_t rows, const int64_t *lengths, const weight *x,
+                    float *queries) {
+    const int64_t width = m->head_dim, n = m->hidden, all = m->heads + 2 * m->kv_heads;
+    product(m->products[5 * layer] + unit * width * n, width, n, x, rows, queries + unit * width, all * width);
+    for (int64_t r = 0; r < rows; r++) {
+        float *head = queries + (r * all + unit) * width;
+        if (unit < m->heads + m->kv_heads) turn(head, m->rotations + lengths[r] * width, width);
+        if (unit < m->heads) continue;
+        int64_t which = unit >= m->heads + m->kv_heads, kv = unit - m->heads - which * m->kv_heads;
+        weight *place = m->caches[2 * layer + which] + ((r * m->kv_heads + kv) * m->positions + lengths[r]) * width;
+        for (int64_t k = 0; k < width; k += LANES) put(place + k, take(head + k));
+    }
+}
+
+static void attend_row(const model *m, int64_t layer, int64_t row, int64_t head, int64_t length, const float *queries,
+                       float *scores, weight *found) {
+    const int64_t width = m->head_dim, all = m->heads + 2 * m->kv_heads;
+    int64_t start = (row * m->kv_heads + head * m->kv_heads / m->heads) * m->positions * width;
+    attend(queries + (row * all + head) * width, m->caches[2 * layer] + start, m->caches[2 * layer + 1] + start,
+           length + 1, width, scores, found + (row * m->heads + head) * width);
+}
+
+/* Outputs of thread `part` of `parts`: a run of whole vectors. */
+INLINE void share(int64_t outs, int part, int parts, int64_t *start, int64_t *stop) {
+    int64_t blocks = (outs + LANES - 1) / LANES;
+    *start = blocks * part / parts * LANES;
+    *stop = blocks * (part + 1) / parts * LANES;
+    if (*stop > outs) *stop = outs;
+}
+
+/* x [rows, hidden] += given [rows, n] times w [hidden, n], for this thread's outputs; sums: room for them. */
+static void add_product(const weight *w, int64_t hidden, int64_t n, const weight *given, int64_t rows, float *x,
+                        float *sums, int part, int parts) {
+    int64_t start, stop;
+    share(hidden, part, parts, &start, &stop);
+    product(w + start * n, stop - start, n, given, rows, sums + start, hidden);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t o = start; o < stop; o++) x[r * hidden + o] += sums[r * hidden + o];
+}
+
+/* silu(gate) * up -> wide [rows, m->wide], for this thread's outputs; gates, ups: room for as many. */
+static void gated(const model *m, int64_t layer, const weight *x, int64_t rows, float *gates, float *ups, weight *wide,
+                  int part, int parts) {
+    int64_t start, stop;
+    share(m->wide, part, parts, &start, &stop);
+    product(m->products[5 * layer + 2] + start * m->hidden, stop - start, m->hidden, x, rows, gates + start, m->wide);
+    product(m->products[5 * layer + 3] + start * m->hidden, stop - start, m->hidden, x, rows, ups + start, m->wide);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t o = r * m->wide + start; o < r * m->wide + stop; o += LANES) {
+            reals gate = take(gates + o);
+            put(wide + o, gate / (1.0f + exponential(-gate)) * take(ups + o));
+        }
+}
+
+/* Floats that `decode` needs as room. */
+int64_t decode_room(const model *m, int64_t rows, int64_t threads) {
+    int64_t qkv = (m->heads + 2 * m->kv_heads) * m->head_dim, found = m->heads * m->head_dim;
+    return rows * (2 * m->hidden + qkv + found + 3 * m->wide) + threads * (rows * m->hidden + m->positions + LANES);
+}
+
+/* One id for each of the first `rows` slots, which hold `lengths` ids so far -> states [rows, hidden], normed. */
+void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *lengths, weight *states, float *room,
+            int64_t threads) {
+    const int64_t n = m->hidden, qkv = (m->heads + 2 * m->kv_heads) * m->head_dim, width = m->heads * m->head_dim;
+    float *x = room, *sums = x + rows * n, *queries = sums + rows * n, *gates = queries + rows * qkv;
+    float *ups = gates + rows * m->wide, *own = ups + rows * m->wide;
+#pragma omp parallel num_threads(threads)
+    {
+        const int part = omp_get_thread_num(), parts = omp_get_num_threads();
+        weight *found = (weight *)(own + parts * (rows * n + m->positions + LANES)), *wide = found + rows * width;
+        float *scores = own + part * (rows * n + m->positions + LANES);
+        weight *y = (weight *)(scores + m->positions + LANES);
+#pragma omp for
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t k = 0; k < n; k += LANES)
+                *(reals *)(x + r * n + k) = take_weight(m->embedding + ids[r] * n + k);
+        for (int64_t layer = 0; layer < m->layers; layer++) {
+            const weight *const *w = m->products + 5 * layer;
+            normed(x, m->norms[2 * layer], rows, n, m->eps, y);
+#pragma omp for schedule(static)
+            for (int64_t unit = 0; unit < m->heads + 2 * m->kv_heads; unit++)
+                project(m, layer, unit, rows, lengths, y, queries);
+#pragma omp for schedule(static)
+            for (int64_t pair = 0; pair < rows * m->heads; pair++)
+                attend_row(m, layer, pair / m->heads, pair % m->heads, lengths[pair / m->heads], queries, scores,
+                           found);
+            add_product(w[1], n, width, found, rows, x, sums, part, parts);
+#pragma omp barrier
+            normed(x, m->norms[2 * layer + 1], rows, n, m->eps, y);
+            gated(m, layer, y, rows, gates, ups, wide, part, parts);
+#pragma omp barrier
+            add_product(w[4], n, m->wide, wide, rows, x, sums, part, parts);
+#pragma omp barrier
+        }
+#pragma omp single
+        normed(x, m->norm, rows, n, m->eps, states);
+    }
+}
+
+/* x [rows, n] -> logits [rows, width] of `count` runs of output rows, runs[i]: the first and how many. */
+void score(const weight *head, int64_t n, const weight *x, int64_t rows, const int64_t *runs, int64_t count,
+           float *logits, int64_t width, int64_t threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        int64_t at = 0, start, stop;
+        for (int64_t i = 0; i < count; at += runs[2 * i + 1], i++) {
+            share(runs[2 * i + 1], omp_get_thread_num(), omp_get_num_threads(), &start, &stop);
+            product(head + (runs[2 * i] + start) * n, stop - start, n, x, rows, logits + at + start, width);
+        }
+    }
+}

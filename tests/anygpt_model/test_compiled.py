@@ -1,0 +1,104 @@
+"""The compiled step: the numbers of the operations that it replaces, the same bits in any company, or none at all."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anyloom.anygpt_model import compiled
+from anyloom.anygpt_model.caches import Slots
+from anyloom.anygpt_model.legal_ids import Legal
+from anyloom.anygpt_model.llama import Llama
+from anyloom.anygpt_model.llama_shape import LlamaShape
+from anyloom.anygpt_model.values import Modality
+
+SHAPE = LlamaShape(64, 96, 2, 4, 2, 32, 90, 128, 1e-5, 10_000.0, False)
+CPU = torch.device("cpu")
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+
+
+def opened(dtype: torch.dtype) -> Llama:
+    draws = torch.Generator().manual_seed(3)
+    tensors = {
+        name: torch.ones(size) if "norm" in name else torch.randn(size, generator=draws) * 0.2
+        for name, size in SHAPE.tensors().items()
+    }
+    return Llama(SHAPE, tensors, CPU, dtype)
+
+
+def prompted(llama: Llama, lengths: list[int], rows: list[int]) -> Slots:
+    """Slots whose row n holds prompt `rows[n]`."""
+    slots = Slots(llama, len(rows), 64)
+    for slot, row in enumerate(rows):
+        prefix = llama.new_prefix(lengths[row])
+        llama.prefill(np.random.default_rng(row).integers(0, 90, lengths[row]), prefix)
+        slots.install(slot, prefix)
+    return slots
+
+
+@needs_compiler
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_it_equals_the_operations(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, close: float) -> None:
+    lengths, legal = [5, 33, 16], Legal(Modality.TEXT, ((3, 40), (50, 61)), (88, 1))
+    fast = opened(dtype)
+    assert fast.compiled is not None
+    monkeypatch.setenv("ANYLOOM_COMPILED", "0")
+    slow = opened(dtype)
+    assert slow.compiled is None
+    found = []
+    for llama in (fast, slow):
+        slots = prompted(llama, lengths, [0, 1, 2])
+        states = [llama.step([7, 8, 9], [length + more for length in lengths], slots) for more in range(3)]
+        found.append(np.concatenate([llama.logits(state, legal) for state in states]))
+    assert found[0].shape == (9, legal.size)
+    assert np.abs(found[0] - found[1]).max() < close
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_has_the_same_bits_in_any_company(dtype: torch.dtype) -> None:
+    llama, rows = opened(dtype), list(range(7))
+    lengths = [3 + 5 * row for row in rows]
+    legal = Legal(Modality.TEXT, ((0, 90),), ())
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        together = llama.step(rows, lengths, prompted(llama, lengths, rows))
+        torch.set_num_threads(1)
+        for row in rows:
+            alone = llama.step([row], [lengths[row]], prompted(llama, lengths, [row]))
+            assert torch.equal(alone[0], together[row])
+            assert np.array_equal(llama.logits(alone, legal)[0], llama.logits(together, legal)[row])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_without_a_compiler_the_operations_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert opened(torch.float32).compiled is None
+
+
+@pytest.mark.skipif(shutil.which("false") is None, reason="needs a command that fails")
+def test_a_compiler_that_fails_is_no_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("CC", "false")
+    with caplog.at_level("INFO"):
+        assert opened(torch.float32).compiled is None
+    assert "operation by operation" in caplog.text
+
+
+@needs_compiler
+def test_it_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            assert compiled.build(torch.float32) is not None
+    assert caplog.text.count("Built the decoding step") == 1
+
+
+def test_what_does_not_fit_is_left_to_the_operations() -> None:
+    odd = LlamaShape(48, 96, 2, 4, 2, 12, 90, 128, 1e-5, 10_000.0, False)
+    assert not compiled.fits(odd, CPU, torch.float32)
+    assert not compiled.fits(SHAPE, CPU, torch.float16)
+    assert not compiled.fits(SHAPE, torch.device("meta"), torch.float32)
