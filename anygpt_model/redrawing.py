@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .sampling import FORCED_MARGIN, border_of, gumbel_of, noise_bits, noise_key, scores_of, unit
+from .sampling import FORCED_MARGIN, border_of, gumbel_of, noise_bits, noise_keys, scores_of, unit
 from .values import Sampling
 
 Places = NDArray[np.intp]
 Reals = NDArray[np.float64]
+_NEAR = 1e-9
+"""Rivals are sought by a rounded bound first; this much more lets none slip through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,7 @@ def redraw(
     raw = logits.astype(np.float64)
     scores = scores_of(raw, sampling, repeated)
     if sampling.temperature:
-        keys = np.array([noise_key(seed, step) for step in steps], np.uint64)
-        winners, margins = _drawn(scores, ids, sampling, keys)
+        winners, margins = _drawn(scores, ids, sampling, noise_keys(seed, steps))
     else:
         winners, margins = _best(scores)
     chosen = raw[np.arange(rows), winners]
@@ -126,7 +127,12 @@ def _rivals(
     """
     found = np.full(len(outside), np.inf)
     row, column = _where(outside > (borders - margins)[:, None])
+    bits = noise_bits(keys[row], ids[column])
+    # Below the border only noise above the gap from border to winner wins: this bound spares most of the logarithms.
+    enough = np.maximum(np.exp(-np.exp(borders - best)) - _NEAR, 0.0) * 2.0**52
+    likely = np.flatnonzero(bits >= enough.astype(np.uint64)[row])
+    row, column, bits = row[likely], column[likely], bits[likely]
     below = outside[row, column]
-    wins = below + gumbel_of(unit(noise_bits(keys[row], ids[column]))) > best[row]
+    wins = below + gumbel_of(unit(bits)) > best[row]
     np.minimum.at(found, row[wins], borders[row[wins]] - below[wins])
     return found

@@ -7,6 +7,7 @@ model runs on and whatever else is in the batch. Knows no model, no grammar and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,16 +47,27 @@ def noise_key(seed: int, step: int) -> np.uint64:
     return np.uint64(_mix(_mix(seed + _GOLDEN) + step * _STEP))
 
 
+def noise_keys(seed: int, steps: Sequence[int]) -> NDArray[np.uint64]:
+    """`noise_key` of each of `steps` [n]."""
+    key = np.uint64(_mix(seed + _GOLDEN))
+    return _mixed(np.asarray(steps, np.uint64) * np.uint64(_STEP) + key)
+
+
 def noise_bits(key: np.uint64 | NDArray[np.uint64], ids: NDArray[np.int64]) -> NDArray[np.uint64]:
     """52 random bits for each of `ids`, by their `noise_key` or keys of a shape that broadcasts with theirs."""
-    mixed = ids.astype(np.uint64) * np.uint64(_GOLDEN) + key
-    mixed ^= mixed >> np.uint64(30)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(27)
-    mixed *= np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
+    mixed = _mixed(ids.astype(np.uint64) * np.uint64(_GOLDEN) + key)
     mixed >>= np.uint64(12)
     return mixed
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """`_mix` of each of `values`, in their place."""
+    values ^= values >> np.uint64(30)
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
 
 
 def unit(bits: NDArray[np.uint64]) -> NDArray[np.float64]:

@@ -6,7 +6,9 @@ no codec, no storage.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +27,8 @@ from .values import Finish, Generation, Request, Sampling
 
 _ROWS = 128
 """Positions whose logits over the whole vocabulary are held at once."""
+_AHEAD = 2
+"""So many times these rows may wait for their draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +162,24 @@ class _Walk:
 def _redone(
     llama: Llama, hidden: Tensor, draws: Iterable[_Draws], seed: int
 ) -> Iterator[tuple[list[int], Redrawn, NDArray[np.float64]]]:
-    """Positions, what is drawn there, and the share of the whole softmax that isn't legal; some rows at a time."""
-    for group in draws:
-        for start in range(0, len(group.positions), _ROWS):
-            some = group.positions[start : start + _ROWS]
-            logits, removed = _weighed(llama, hidden[some], group.legal)
-            repeated = np.stack(group.repeated[start : start + _ROWS]) if group.repeated else None
-            yield some, redraw(logits, group.legal.ids(), group.sampling, seed, some, repeated), removed
+    """Positions, what is drawn there, and the share of the whole softmax that isn't legal; some rows at a time.
+
+    A thread redoes the draws of some rows while the next ones' logits are computed.
+    """
+    waiting: deque[tuple[list[int], Future[Redrawn], NDArray[np.float64]]] = deque()
+    with ThreadPoolExecutor(1) as beside:
+        for group in draws:
+            for start in range(0, len(group.positions), _ROWS):
+                some = group.positions[start : start + _ROWS]
+                logits, removed = _weighed(llama, hidden[some], group.legal)
+                held = np.stack(group.repeated[start : start + _ROWS]) if group.repeated else None
+                drawn = beside.submit(redraw, logits, group.legal.ids(), group.sampling, seed, some, held)
+                waiting.append((some, drawn, removed))
+                if len(waiting) > _AHEAD:
+                    some, drawn, removed = waiting.popleft()
+                    yield some, drawn.result(), removed
+        for some, drawn, removed in waiting:
+            yield some, drawn.result(), removed
 
 
 @torch.inference_mode()
@@ -172,8 +187,11 @@ def _weighed(llama: Llama, rows: Tensor, legal: Legal) -> tuple[NDArray[np.float
     """rows [n, hidden] -> the legal ids' logits [n, legal.size], and the share [n] of the softmax that isn't legal."""
     whole = llama.whole(rows)
     logits = _among(whole, legal)
-    weights = whole.sub_(whole.amax(dim=1, keepdim=True)).exp_()
-    kept = _among(weights, legal).sum(dim=1)
+    # Against the best legal id: where another outweighs it beyond a float's range, everything but it is nothing.
+    weights = whole.sub_(logits.amax(dim=1, keepdim=True)).exp_()
+    kept = sum((weights[:, start:stop].sum(dim=1) for start, stop in legal.slices), torch.zeros(len(rows)).to(weights))
+    if legal.singles:
+        kept = kept + weights[:, list(legal.singles)].sum(dim=1)
     return logits.cpu().numpy(), (1.0 - kept / weights.sum(dim=1)).clamp_(min=0.0).double().cpu().numpy()
 
 
