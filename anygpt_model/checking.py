@@ -221,7 +221,8 @@ def _music(folder: Path) -> list[Row]:
     config = _config(folder)
     if is_frame_codec(config):
         return _speech(folder)
-    shapes = _shapes(lambda: encodec.Encodec(encodec.config_from_json(config)))
+    sizes = encodec.config_from_json(config)
+    shapes = _shapes(lambda: encodec.Encodec(sizes, sizes.num_codebooks))
     expected = {encodec.published_name(name): size for name, size in shapes.items()}
     return [_one("encodec", "encodec/model.safetensors", folder / "model.safetensors", expected, encodec.old_style)]
 

@@ -63,7 +63,7 @@ class EncodecConfig:
 
     @property
     def stored_codebooks(self) -> int:
-        """Codebooks in the file: those of the largest bandwidth, counted at ten bits whatever a codebook's size."""
+        """Codebooks in a published file: those of the largest bandwidth, counted at ten bits whatever their size."""
         return int(1000 * self.target_bandwidths[-1] // (self.frame_rate * 10))
 
 
@@ -93,7 +93,8 @@ def config_from_json(given: dict[str, Any]) -> EncodecConfig:
 class Encodec(nn.Module):
     """Encoder, codebooks and decoder; samples [B, T] <-> codes [B, num_codebooks, frames]."""
 
-    def __init__(self, config: EncodecConfig) -> None:
+    def __init__(self, config: EncodecConfig, levels: int | None = None) -> None:
+        """levels: codebooks to hold, at least `config.num_codebooks`; None: as many as a published file."""
         super().__init__()
         from encodec.modules import SEANetDecoder, SEANetEncoder
         from encodec.quantization import ResidualVectorQuantizer
@@ -120,7 +121,7 @@ class Encodec(nn.Module):
             self.encoder: nn.Module = SEANetEncoder(**sizes)
             self.decoder: nn.Module = SEANetDecoder(**sizes, trim_right_ratio=config.trim_right_ratio)
         self.quantizer: Any = ResidualVectorQuantizer(
-            dimension=config.hidden_size, n_q=config.stored_codebooks, bins=config.codebook_size
+            dimension=config.hidden_size, n_q=levels or config.stored_codebooks, bins=config.codebook_size
         )
 
     @torch.inference_mode()
@@ -141,9 +142,12 @@ class Encodec(nn.Module):
 
         Raises CheckpointError where a tensor is missing, foreign or of another shape.
         """
-        codec = cls(config_from_json(json.loads((folder / "config.json").read_text("utf-8"))))
+        config = config_from_json(json.loads((folder / "config.json").read_text("utf-8")))
         file = folder / "model.safetensors"
         given = {old_style(name): tensor.float() for name, tensor in load_tensors(file).items()}
+        # How many levels beyond those in use a file holds depends on the version that wrote it.
+        stored = sum(name.startswith("quantizer.") and name.endswith(".codebook.embed") for name in given)
+        codec = cls(config, max(stored, config.num_codebooks))
         names = {published_name(name): name for name in codec.state_dict()}
         _check_fit(file, {name: tuple(codec.state_dict()[own].shape) for name, own in names.items()}, given)
         codec.load_state_dict({own: given[name] for name, own in names.items()})
