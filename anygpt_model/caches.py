@@ -62,6 +62,15 @@ class Slots:
         for rows in (*self.keys, *self.values):
             rows[target, :, :length] = rows[source, :, :length]
 
+    @torch.inference_mode()
+    def arrange(self, sources: list[int], length: int) -> None:
+        """Row n becomes what row `sources[n]` was, for its first `length` positions."""
+        if sources == list(range(len(sources))):
+            return
+        chosen = torch.tensor(sources, device=self.keys[0].device)
+        for rows in (*self.keys, *self.values):
+            rows[: len(sources), :, :length] = rows[chosen, :, :length]
+
 
 def _zeros(size: tuple[int, ...], model: Llama) -> Tensor:
     """Zeros whose memory is taken only when touched, on a CPU. Masked values get multiplied too: keep them finite."""

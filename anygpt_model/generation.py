@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .beams import Search, Wording, count_of
 from .caches import Prefix, Slots
 from .errors import InputError
 from .legal_ids import Legal
@@ -56,11 +57,13 @@ class Decider:
     """One reply's grammar and draws: from the logits of the legal ids to the next id. Makes replies and checks them."""
 
     def __init__(self, request: Request, grammar: Grammar, context_length: int) -> None:
-        """Raises InputError for a prompt that is empty or holds unknown ids; else as Grammar.begin does."""
+        """Raises InputError for a prompt that is empty or holds unknown ids, or beams that can't serve; else as
+        Grammar.begin does."""
         size = grammar.vocabulary.size
         if not request.prompt or not 0 <= min(request.prompt) <= max(request.prompt) < size:
             raise InputError(f"A prompt takes one or more ids from 0 to {size - 1}; make it by dialogue.format.")
         self.request = request
+        self.beams = count_of(request)
         self.automaton: Automaton = grammar.begin(request.prompt, request.bounds, context_length)
         self._repeats = Repeats(size)
         open_count = self.automaton.state.length if self.automaton.state.open else 0
@@ -123,6 +126,15 @@ class Stream:
         self._decisions.append(decision)
         if self._emit is not None:
             self._emit(decision.token)
+
+    def settle(self, wording: Wording) -> None:
+        """Take what a beam search found."""
+        self.decider.automaton = wording.automaton
+        for decision in wording.decisions:
+            self.ids.append(decision.token)
+            self._decisions.append(decision)
+            if self._emit is not None:
+                self._emit(decision.token)
 
     def result(self) -> Generation:
         """What was made so far."""
@@ -213,11 +225,12 @@ class Batch:
         self.slots = Slots(model, size, positions)
         self.prefixes = Prefixes(prefix_bytes)
         self.streams: list[Stream] = []
+        self.searches: list[Search] = []
 
     @property
     def full(self) -> bool:
-        """Whether no row is free."""
-        return len(self.streams) == self.slots.count
+        """Whether no place is free."""
+        return len(self.streams) + len(self.searches) >= self.slots.count
 
     def begin(self, stream: Stream) -> Prefill:
         """Start a prompt; reuses what an earlier sequence shares with it."""
@@ -226,12 +239,23 @@ class Batch:
     def admit(self, prefill: Prefill) -> None:
         """Take a prefilled stream into the batch and draw its first id."""
         assert prefill.hidden is not None
+        if prefill.stream.decider.beams > 1:
+            self.searches.append(Search(self.model, prefill.stream, prefill.prefix, prefill.hidden))
+            return
         self.slots.install(len(self.streams), prefill.prefix)
         self.streams.append(prefill.stream)
         self.sample([prefill.stream], prefill.hidden)
 
     def step(self) -> None:
-        """One more id for every stream."""
+        """One more id for every stream, and for every wording of a search."""
+        for search in self.searches:
+            try:
+                if not search.stream.done:
+                    search.step()
+            except Exception as error:
+                search.stream.error = error
+        if not self.streams:
+            return
         newest = [stream.ids[-1] for stream in self.streams]
         hidden = self.model.step(newest, [stream.length for stream in self.streams], self.slots)
         self.sample(self.streams, hidden)
@@ -253,6 +277,9 @@ class Batch:
     def remove(self, finished: Iterable[Stream]) -> None:
         """Take streams out, whatever their state, and keep their caches for whoever continues them."""
         for stream in finished:
+            if stream not in self.streams:
+                self.searches = [search for search in self.searches if search.stream is not stream]
+                continue
             row = self.streams.index(stream)
             self._keep(stream, row)
             last = self.streams.pop()

@@ -173,6 +173,12 @@ def border_of(scores: NDArray[np.float64], sampling: Sampling) -> float | None:
     return border
 
 
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Natural log-probabilities [n] of `logits` [n]."""
+    raw = logits.astype(np.float64)
+    return raw - _logsumexp(raw)
+
+
 def _logsumexp(scores: NDArray[np.float64]) -> float:
     top = scores.max()
     return float(top + np.log(np.exp(scores - top).sum()))

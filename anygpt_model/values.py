@@ -73,13 +73,15 @@ class Part:
 class Sampling:
     """How ids of one modality are drawn. temperature 0 is greedy; top_k 0 and top_p 1 leave the distribution whole.
 
-    repetition_penalty applies to the ids of the open span only.
+    repetition_penalty applies to the ids of the open span only. beams: above 1, so many wordings are searched instead
+    of one being drawn; counts for text, for replies of text alone, and such a reply can't be verified.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    beams: int = 1
 
 
 @dataclass(frozen=True, slots=True)

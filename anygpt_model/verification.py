@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .errors import ReplayError
 from .generation import Decider
 from .language_model import Recorded, Trace
 from .legal_ids import Legal
@@ -92,8 +93,14 @@ class _Draws:
 
 
 def verify(llama: Llama, grammar: Grammar, context_length: int, request: Request, stored: Generation) -> Verification:
-    """Redo every decision of `stored` from one pass over its prompt and ids."""
-    walk = _Walk(Decider(request, grammar, context_length), stored.ids, min(grammar.vocabulary.stop_ids))
+    """Redo every decision of `stored` from one pass over its prompt and ids. Raises ReplayError for a beam search."""
+    decider = Decider(request, grammar, context_length)
+    if decider.beams > 1:
+        raise ReplayError(
+            "This reply was found by a beam search, which draws nothing that could be redone; make it again by replay "
+            "with regenerate and compare."
+        )
+    walk = _Walk(decider, stored.ids, min(grammar.vocabulary.stop_ids))
     count = walk.length
     hidden = _score(llama, [*request.prompt, *stored.ids[: max(count - 1, 0)]], len(request.prompt) - 1)
     tokens, logprobs = np.zeros(count, np.int64), np.zeros(count)

@@ -41,6 +41,8 @@ def asking(command: Any) -> Any:
         click.option("--max-seconds", type=float, help="The longest sound that is made."),
         click.option("--max-tokens", type=int, help="The longest reply, in tokens of all modalities."),
         click.option("--temperature", type=float, help="How freely the reply is drawn; 0 is not at all."),
+        click.option("--max-segments", type=int, help="The most pictures, and the most sounds of a kind."),
+        click.option("--beams", type=int, help="Wordings searched at once, for a transcript: --to text only."),
         click.option("--conversation", metavar="ID", help="Continue a stored conversation."),
         click.option("--model", metavar="NAME|FOLDER", help="A model's name or its folder [default: pocket]."),
         click.option("--only", is_flag=True, help="The reply is one --to MODALITY and nothing else."),

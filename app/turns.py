@@ -50,6 +50,8 @@ class Asker:
             temperature=options.get("temperature"),
             max_tokens=options.get("max_tokens"),
             max_seconds=options.get("max_seconds"),
+            max_segments=options.get("max_segments"),
+            sampling={"text": {"beams": beams}} if (beams := options.get("beams")) else {},
             conversation=options.get("conversation"),
             template=options.get("template"),
             instruction=options.get("instruction"),

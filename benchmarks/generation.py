@@ -5,17 +5,20 @@
 All ways hold the same weights in this process and run in alternation, so that a busy machine is busy for all; the best
 round counts. Sections: speed (batch 1 and 16, 16 threads), waits (first id, between ids, an eighth turn against a fresh
 one of the same new length), ceilings (share of the measured read bandwidth that one row's weights amount to, share of a
-loop of the linear layers alone at 16 rows), memory (what a call adds to the process at its peak), continuous.
-Lines with a goal say whether it is reached.
+loop of the linear layers alone at 16 rows), memory (what a call adds to the process at its peak), continuous (adds
+transformers' continuous batching), divergence (20,000 ids alone, in a batch of 16, in another order, from 16 threads
+and in another process: how many differ). Lines with a goal say whether it is reached.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -26,7 +29,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from generation_ways import Subject, open_subject
 
-SECTIONS = ("speed", "waits", "ceilings", "memory", "continuous")
+from anyloom.anygpt_model.values import Bounds, Request
+
+SECTIONS = ("speed", "waits", "ceilings", "memory", "continuous", "divergence", "replies")
+EACH = 1250
+"""Ids of each of the 16 replies that must not diverge."""
+ASKED, MADE = 32, 34
+"""New ids and made ones of a turn: a sentence, and a picture with its markers."""
 
 
 class Line(NamedTuple):
@@ -64,8 +73,14 @@ def main() -> None:
     options = given.parse_args()
     torch.set_num_threads(options.threads)
     wanted = [name for name in SECTIONS if name in options.sections.split(",")]
+    exact = "divergence" in wanted or "replies" in wanted
     small = options.subject == "llama-135m"
-    subject = open_subject(options.subject, options.tokens or (24 if small else 96), options.prompt, 256 << 20)
+    subject = open_subject(
+        options.subject, options.tokens or (24 if small else 96), options.prompt, 0 if exact else 256 << 20
+    )
+    if wanted == ["replies"]:
+        print(json.dumps(replies(subject)))
+        return
     lines = measured(subject, wanted, options.rounds)
     subject.live.close()
     if options.json:
@@ -88,6 +103,8 @@ def measured(subject: Subject, sections: list[str], rounds: int) -> list[Line]:
         lines += ceilings(subject, speeds["ours", 1], speeds["ours", 16])
     if "memory" in sections:
         lines += memory(subject)
+    if "divergence" in sections:
+        lines += divergence(subject)
     return lines
 
 
@@ -130,11 +147,10 @@ def waits(subject: Subject, rounds: int) -> list[Line]:
         for what, found in (("first id", min(run[0] for run in runs)), ("between ids", min(run[1] for run in runs))):
             ratio = plain.setdefault(what, found) / found
             lines.append(Line(f"{name}, {what}", 1e3 * found, "ms", ratio, "x as fast as plain generate"))
-    # A fresh turn has one new id less than it has ids: its last one is never found in a kept cache.
     eighth, fresh = [], []
     for _ in range(rounds):
-        eighth.append(first(subject, [*conversation(subject), *subject.fresh(subject.prompt)]))
-        fresh.append(first(subject, subject.fresh(subject.prompt)))
+        eighth.append(first(subject, [*conversation(subject), *subject.fresh(ASKED)]))
+        fresh.append(first(subject, subject.fresh(ASKED)))
     lines.append(Line("fresh turn, first id", 1e3 * min(fresh), "ms"))
     lines.append(Line("eighth turn, first id", 1e3 * min(eighth), "ms", min(eighth) / min(fresh), "x fresh turn", -1.3))
     return lines
@@ -148,11 +164,11 @@ def ticks(way: Callable[[int, Callable[[], None], int], None]) -> tuple[float, f
 
 
 def conversation(subject: Subject) -> list[int]:
-    """Seven turns of `prompt` new ids and 40 made ones."""
+    """The ids of seven turns, the last of which left its cache."""
     ids: list[int] = []
     for _ in range(7):
-        ids += subject.fresh(subject.prompt)
-        ids += subject.live.generate([subject.request(ids, 40)])[0].ids
+        ids += subject.fresh(ASKED)
+        ids += subject.live.generate([subject.request(ids, MADE)])[0].ids
     return ids
 
 
@@ -198,6 +214,36 @@ def memory(subject: Subject) -> list[Line]:
         before = peak_of(lambda: None)
         lines.append(Line(f"{name}, batch 16, peak", (peak_of(lambda way=way: way(16)) - before) / 1e6, "MB more"))
     return [*lines, Line("process", peak_of(lambda: None) / 1e6, "MB")]
+
+
+def asked(subject: Subject) -> list[Request]:
+    """Sixteen requests of unequal prompts, the same in every process."""
+    ids = subject.vocabulary.text_ids
+    prompts = [(subject.vocabulary.bos, *(ids[7 * row + place] for place in range(8 + 3 * row))) for row in range(16)]
+    return [Request(prompt, row, Bounds(max_tokens=EACH)) for row, prompt in enumerate(prompts)]
+
+
+def replies(subject: Subject) -> list[tuple[int, ...]]:
+    """The ids of sixteen replies, made together."""
+    return [made.ids for made in subject.live.generate(asked(subject))]
+
+
+def divergence(subject: Subject) -> list[Line]:
+    """How many of 20,000 ids differ from those of the same requests made alone."""
+    requests, found = asked(subject), {}
+    alone = [subject.live.generate([request])[0].ids for request in requests]
+    found["in a batch of 16"] = replies(subject)
+    found["in another order"] = [made.ids for made in subject.live.generate(requests[::-1])][::-1]
+    with ThreadPoolExecutor(16) as pool:
+        found["from 16 threads"] = list(pool.map(lambda request: subject.live.generate([request])[0].ids, requests))
+    command = [sys.executable, __file__, subject.name, "--sections", "replies", "--threads", "1"]
+    said = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    found["in another process, one thread"] = json.loads(said)
+    lines = [Line("ids made alone", sum(map(len, alone)), "ids")]
+    for name, made in found.items():
+        differ = sum(a != b for one, other in zip(alone, made, strict=True) for a, b in zip(one, other, strict=True))
+        lines.append(Line(name, differ, "differ", float(differ), "of them", -0.5))
+    return lines
 
 
 def peak_of(work: Callable[[], Any]) -> int:

@@ -33,6 +33,8 @@ class Asked(BaseModel):
     )
     voice: str | None = Field(default=None, description="A saved voice's name, or the handle of a recording of it.")
     seed: int | None = Field(default=None, description="The same seed makes the same answer.")
+    max_seconds: float | None = Field(default=None, description="The longest sound that is made.")
+    max_segments: int | None = Field(default=None, description="The most pictures, and the most sounds of a kind.")
 
 
 class AnyGPTTool(BaseTool):
@@ -72,11 +74,13 @@ class AnyGPTTool(BaseTool):
         to: str | None = None,
         voice: str | None = None,
         seed: int | None = None,
+        max_seconds: float | None = None,
+        max_segments: int | None = None,
     ) -> tuple[str, dict[str, Any]]:
         try:
             content: list[Any] = [self._block(handle) for handle in media or []]
             content += [{"type": "text", "text": text}] if text else []
-            context = Context(to=to, voice=voice, seed=seed)
+            context = Context(to=to, voice=voice, seed=seed, max_seconds=max_seconds, max_segments=max_segments)
             turn = self.keeper.turn(invoked(self.graph, [HumanMessage(content=content)], context)["turn"])
         except AnyloomError as error:
             raise ToolException(str(error)) from error

@@ -64,11 +64,14 @@ def _sampling(kind: Modality, options: Context, default: Sampling) -> Sampling:
         top_k=int(chosen.get("top_k", default.top_k)),
         top_p=float(chosen.get("top_p", default.top_p)),
         repetition_penalty=float(chosen.get("repetition_penalty", default.repetition_penalty)),
+        beams=int(chosen.get("beams", default.beams)),
     )
     if made.temperature < 0 or made.top_k < 0 or not 0 < made.top_p <= 1 or made.repetition_penalty <= 0:
         raise InputError(
             "Sampling takes a temperature and a top_k of 0 or more, a top_p above 0 and up to 1, a penalty above 0."
         )
+    if made.beams > 1 and kind != Modality.TEXT:
+        raise InputError(f"A beam search came for {kind}; it serves text alone.")
     return made
 
 

@@ -112,6 +112,7 @@ def sampling_document(sampling: Mapping[Modality, Sampling]) -> Document:
             "top_k": int(one.top_k),
             "top_p": float(one.top_p),
             "repetition_penalty": float(one.repetition_penalty),
+            **({"beams": int(one.beams)} if one.beams > 1 else {}),  # else turns from before it would hash anew
         }
         for modality, one in sampling.items()
     }

@@ -137,9 +137,13 @@ def test_greedy_ids_equal_generate(llm_engine: Any, llm_folder: Any) -> None:
     assert ours == made
 
 
-def test_the_same_ids_alone_together_in_another_order_and_from_threads(llm_folder: Any) -> None:
+@pytest.mark.parametrize("compiled", ["1", "0"])
+def test_the_same_ids_alone_together_in_another_order_and_from_threads(
+    llm_folder: Any, monkeypatch: pytest.MonkeyPatch, compiled: str
+) -> None:
     from anyloom.anygpt_model.engine import load_engine
 
+    monkeypatch.setenv("ANYLOOM_COMPILED", compiled)
     asked = requests(16)
     with load_engine(llm_folder, device="cpu", prefix_bytes=0) as engine:
         assert engine.language_model.llama.exact, "this machine's products depend on the number of rows"

@@ -83,11 +83,18 @@ def test_a_thousand_cancelled_and_failed_calls_leave_nothing_behind(llm_folder: 
         process = psutil.Process()
         sizes = []
         for number in range(1000):
-            if number % 2:
-                engine.generate([ask(number, 60)], cancelled=lambda: True)
-            else:
+            seen: list[int] = []
+            if number % 4 == 0:
                 with pytest.raises(InputError):
                     engine.generate([Request((99_999,), 1)])
+            elif number % 4 == 1:
+                with pytest.raises(ZeroDivisionError):
+                    engine.generate([ask(number, 60)], on_token=lambda _, token: 1 // 0)
+            elif number % 4 == 2:
+                text = Request((1, 30), number, Bounds(Modality.TEXT, max_tokens=600))
+                engine.generate([text], lambda _, token: seen.append(token), lambda: len(seen) >= 2)  # noqa: B023
+            else:
+                engine.generate([ask(number, 60)], cancelled=lambda: True)
             if number % 100 == 99:
                 sizes.append(process.memory_info().rss)
         assert idle(engine)
