@@ -3,6 +3,7 @@
     AnyloomError
     ├── InputError            the caller's request can't be used        exit code 2
     │   ├── MediaError        a picture or sound can't be taken
+    │   │   └── Unreachable   a URL's host does not answer; an OSError too: trying again may help
     │   ├── UnknownName       a modality, model, voice, turn … that doesn't exist
     │   └── SettingsError     a setting, URL or folder that can't be used
     ├── CheckpointError       weights are missing, misshapen or unsafe  exit code 2
@@ -32,6 +33,10 @@ class InputError(AnyloomError):
 
 class MediaError(InputError):
     """A picture or a sound can't be taken."""
+
+
+class Unreachable(MediaError, OSError):
+    """A URL's host does not answer. An OSError as well, so that whoever retries those retries this."""
 
 
 class UnknownName(InputError):

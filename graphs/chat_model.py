@@ -31,14 +31,16 @@ class ChatAnyGPT(BaseChatModel):
     """A chat model that hears, sees, speaks, draws and plays.
 
     engine: an open engine; None opens `model` at the first call. store: where media and turns are kept; None keeps them
-    in memory. The other fields are options of every call; `bind(modalities=["text", "speech"], voice="ann")` and the
-    keyword arguments of a call win over them. What only other providers have (timeout, max_retries …) is ignored.
+    in memory. urls: whether messages may name media by URL, as `build_graph` takes it. The other fields are options of
+    every call; `bind(modalities=["text", "speech"], voice="ann")` and the keyword arguments of a call win over them.
+    What only other providers have (timeout, max_retries …) is ignored.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="ignore", ignored_types=(cached_property,))
 
     engine: Any = Field(default=None, exclude=True, repr=False)
     store: Any = Field(default=None, exclude=True, repr=False)
+    urls: Any = Field(default=False, exclude=True, repr=False)
     model: str = "pocket"
     to: str | None = None
     modalities: list[str] | None = None
@@ -70,7 +72,7 @@ class ChatAnyGPT(BaseChatModel):
             from ..anygpt_model.engine import load_engine
 
             self.engine = load_engine(self.model)
-        return build_graph(self.engine, self.keeper, checkpointer=False)
+        return build_graph(self.engine, self.keeper, checkpointer=False, urls=self.urls)
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
         """Refused: AnyGPT was not trained to call tools."""

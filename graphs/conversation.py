@@ -19,12 +19,13 @@ from ..anygpt_model.values import Modality
 from ..nodes.detection import detect
 from ..nodes.detokenization import detokenizer
 from ..nodes.generation import generate
-from ..nodes.ports import Keeper
+from ..nodes.ports import Fetch, Keeper
 from ..nodes.recording import record
 from ..nodes.routing import route
 from ..nodes.state import Context, Conversation, PartState, State
-from ..nodes.timing import cancellable, timed
+from ..nodes.timing import Cancellable, timed
 from ..nodes.tokenization import tokenizer
+from .urls import Urls
 
 if TYPE_CHECKING:
     from ..anygpt_model.engine import Engine
@@ -38,17 +39,23 @@ Graph = CompiledStateGraph[State, Context, Conversation, State]
 
 
 def build_graph(
-    engine: Engine, store: Keeper | None = None, checkpointer: Checkpointer = None, *, limits: Limits | None = None
+    engine: Engine,
+    store: Keeper | None = None,
+    checkpointer: Checkpointer = None,
+    *,
+    limits: Limits | None = None,
+    urls: bool | Fetch = False,
 ) -> Graph:
     """A compiled graph: messages in, messages out (LangGraph's MessagesState), options by `context=Context(...)`.
 
     store: where media and turns are kept; None keeps them in memory. checkpointer: LangGraph's own, if the caller wants
-    threads. limits: of the media taken. One graph serves many threads and tasks at once.
+    threads. limits: of the media taken. urls: whether content blocks may name their media by URL, or a `Urls` that says
+    which; off, they are refused. One graph serves many threads and tasks at once.
     """
     keeper = store if store is not None else memory_store()
     allowed = limits or Limits()
     builder = StateGraph(State, context_schema=Context, input_schema=Conversation, output_schema=State)
-    _add_nodes(builder, engine, keeper, allowed)
+    _add_nodes(builder, engine, keeper, allowed, Urls() if urls is True else urls or None)
     builder.add_edge(START, "detect")
     builder.add_conditional_edges("detect", to_tokenize, [*map(_tokenizes, MEDIA), "generate"])
     builder.add_edge("generate", "route")
@@ -60,15 +67,15 @@ def build_graph(
     return builder.compile(checkpointer=checkpointer, name="anyloom")
 
 
-def _add_nodes(builder: Any, engine: Engine, keeper: Keeper, limits: Limits) -> None:
+def _add_nodes(builder: Any, engine: Engine, keeper: Keeper, limits: Limits, fetch: Fetch | None) -> None:
     def add(name: str, node: Any, **how: Any) -> None:
         builder.add_node(name, timed(name, node), **how)
 
-    add("detect", partial(detect, keeper=keeper, limits=limits), retry_policy=RETRY)
+    add("detect", partial(detect, keeper=keeper, limits=limits, fetch=fetch), retry_policy=RETRY)
     for kind in MEDIA:
         add(_tokenizes(kind), tokenizer(kind, engine, keeper, limits), retry_policy=RETRY, input_schema=PartState)
         add(_detokenizes(kind), detokenizer(kind, engine, keeper, limits), retry_policy=RETRY, input_schema=PartState)
-    builder.add_node("generate", cancellable("generate", partial(generate, engine=engine, keeper=keeper)))
+    builder.add_node("generate", Cancellable("generate", partial(generate, engine=engine, keeper=keeper)))
     add("route", partial(route, engine=engine))
     add("record", partial(record, engine=engine, keeper=keeper), retry_policy=RETRY)
 

@@ -14,4 +14,5 @@ from .settings import settings
 def graph() -> Graph:
     """The compiled graph over the model and the database that ANYLOOM_MODEL and ANYLOOM_DATABASE_URL name."""
     chosen = settings()
-    return build_graph(load_engine(chosen.model, device=chosen.device), open_store(chosen.database_url))
+    engine = load_engine(chosen.model, device=chosen.device)
+    return build_graph(engine, open_store(chosen.database_url), urls=chosen.urls)

@@ -55,8 +55,13 @@ def turn_id(message: AIMessage) -> str | None:
 
 
 def blocks(message: BaseMessage) -> list[Block]:
-    """The message's content in LangChain's v1 blocks."""
-    return [cast(Block, block) for block in message.content_blocks]
+    """The message's content in LangChain's v1 blocks; a URL that holds its own data is base64 like any other."""
+    return [_inlined(cast(Block, block)) for block in message.content_blocks]
+
+
+def _inlined(block: Block) -> Block:
+    head, comma, data = str(block.get("url", "")).partition(";base64,")
+    return {**block, "base64": data} if comma and head.startswith("data:") else block
 
 
 def media_block(modality: Modality, media: Media) -> Block:

@@ -1,4 +1,4 @@
-"""The protocols that nodes need from whoever keeps things: Blobs, Memo, Turns, Voices; graphs/ injects them.
+"""The protocols that nodes need from whoever keeps things: Blobs, Memo, Turns, Voices, and Fetch; graphs/ injects them.
 
 Knows no database: anything with these methods serves, a dictionary in a test as well as the SQL store.
 """
@@ -69,6 +69,14 @@ class Voices(Protocol):
 
     def voice(self, name: str) -> Media:
         """The recording of a saved voice; UnknownName if there is none."""
+        ...
+
+
+class Fetch(Protocol):
+    """Bytes by URL, for graphs that were opened with them on."""
+
+    def __call__(self, url: str, max_bytes: int) -> bytes:
+        """The bytes at `url`; MediaError for one that is refused, too large, too slow or not there."""
         ...
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import Overwrite
 
@@ -36,20 +36,28 @@ def timed(name: str, node: Callable[..., Any]) -> Node:
     return run
 
 
-def cancellable(name: str, node: Callable[..., Any]) -> Runnable[Any, Any]:
+class Cancellable(Runnable[Any, Any]):
     """`timed` for a node that takes `cancelled`: where its asyncio task is cancelled, the thread that does its work
-    stops as well; a sync caller interrupts it directly."""
+    stops as well; a sync caller interrupts it directly.
 
-    def run(state: Any, config: RunnableConfig) -> Any:
-        return timed(name, node)(state, config, get_runtime(Context))
+    A Runnable of our own because a plain function can't have both a sync and an async form, and RunnableLambda would
+    run as a traced chain of its own inside the node.
+    """
 
-    async def arun(state: Any, config: RunnableConfig) -> Any:
+    def __init__(self, name: str, node: Callable[..., Any]) -> None:
+        self.name = name
+        self._node = node
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run the node in this thread."""
+        return timed(str(self.name), self._node)(input, config or {}, get_runtime(Context))
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run the node in another thread, which a cancelled task stops."""
         stop = threading.Event()
-        work = timed(name, partial(node, cancelled=stop.is_set))
+        work = timed(str(self.name), partial(self._node, cancelled=stop.is_set))
         try:
-            return await asyncio.to_thread(work, state, config, get_runtime(Context))
+            return await asyncio.to_thread(work, input, config or {}, get_runtime(Context))
         except asyncio.CancelledError:
             stop.set()
             raise
-
-    return RunnableLambda(run, arun, name=name)
