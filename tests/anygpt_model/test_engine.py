@@ -6,11 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from anyloom.anygpt_model.codecs.protocol import Codec
+from anyloom.anygpt_model.devices import chosen_dtype
 from anyloom.anygpt_model.engine import context_length, frame_rates, load_engine
 from anyloom.anygpt_model.errors import AnyloomError, SettingsError, UnknownName
 from anyloom.anygpt_model.values import Bounds, Modality, Request
+
+
+def test_a_checkpoint_without_the_marks_of_chat_is_a_base_model(base_llm_folder: Path) -> None:
+    with load_engine(base_llm_folder, device="cpu") as engine:
+        assert engine.template == "base"
 
 
 def test_what_an_engine_says_of_itself(llm_engine: Any, llm_folder: Path) -> None:
@@ -36,6 +43,15 @@ def test_only_what_is_wanted_opens(llm_folder: Path) -> None:
 def test_settings_that_cannot_be_used_are_said(llm_folder: Path, wrong: dict[str, str]) -> None:
     with pytest.raises(SettingsError):
         load_engine(llm_folder, **wrong)
+
+
+def test_numbers_are_chosen_from_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert chosen_dtype(None, cpu) == torch.float32
+    for has, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has, **_: has)
+        assert chosen_dtype(None, gpu) == expected
+    assert chosen_dtype("float32", gpu) == torch.float32
 
 
 def test_an_unknown_modality_is_named(llm_folder: Path) -> None:
