@@ -107,6 +107,8 @@ class Engine:
         """What computes: Python, the machine, and the libraries that decide results."""
         kind = f"{self.dtype} {self.quantize}" if self.quantize else str(self.dtype)
         found = {"python": platform.python_version(), "machine": f"{platform.machine()} {self.device} {kind}"}
+        if self.language_model.llama.compiled is not None:
+            found["step"] = "compiled"
         for package in (*_RELEVANT, *(["torchao", "bitsandbytes"] if self.quantize else [])):
             try:
                 found[package] = version(package)
