@@ -86,6 +86,22 @@ class CompiledStep:
         )  # fmt: skip
         return states
 
+    @property
+    def multiplies(self) -> bool:
+        """Whether `product` is faster than torch's: where the processor has tiles for this kind of weight."""
+        return bool(self._library.prepare())
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x [rows, in] times weight [out, in] -> [rows, out]; out a multiple of 16."""
+        x, (outs, inner) = x.contiguous(), weight.shape
+        found = torch.empty(len(x), outs)
+        room = torch.empty(-(-len(x) // 16) * 16 * inner, dtype=x.dtype)
+        self._library.multiply(
+            weight.data_ptr(), outs, inner, x.data_ptr(), len(x), found.data_ptr(), room.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return found.to(x.dtype)
+
     def logits(self, states: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
         """states [rows, hidden] -> float32 logits [rows, n] of runs of ids: the first of each and how many."""
         x = states.to(self._head.dtype).contiguous()
@@ -157,6 +173,11 @@ def _loaded(path: Path) -> ctypes.CDLL:
     integer, pointer = ctypes.c_int64, ctypes.c_void_p
     library.decode_room.argtypes, library.decode_room.restype = [pointer, integer, integer], integer
     library.decode.argtypes, library.decode.restype = [pointer, integer, *[pointer] * 4, integer], None
+    library.multiply.argtypes, library.multiply.restype = (
+        [pointer, integer, integer, pointer, integer, pointer, pointer, integer], None,
+    )  # fmt: skip
+    library.prepare.argtypes, library.prepare.restype = [], integer
+    library.prepare()
     library.score.argtypes, library.score.restype = (
         [pointer, integer, pointer, integer, pointer, integer, pointer, integer, integer], None,
     )  # fmt: skip

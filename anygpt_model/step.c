@@ -12,6 +12,11 @@
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
+#if defined(BFLOAT16) && defined(__AMX_BF16__) && defined(__linux__)
+#define TILES
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #ifdef BFLOAT16
 typedef uint16_t weight;
@@ -155,6 +160,102 @@ static void product(const weight *w, int64_t outs, int64_t n, const weight *x, i
         }
 }
 
+/* What products take: [rows, n], and the same once more as the tile unit wants it, where there is one: for every LANES
+   rows and every 2 * LANES of n a square, [n / 2, rows] of pairs. */
+typedef struct {
+    const weight *plain, *tiled;
+} input;
+
+#ifdef TILES
+static int tiles_ready = 0;
+
+enum { SQUARE = 2 * LANES * LANES, GROUP = 4 };
+
+/* Ask the system for the tile unit; 0 where it refuses. */
+int64_t prepare(void) { return tiles_ready = syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
+
+static void open_tiles(void) {
+    struct {
+        uint8_t palette, start, unused[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } __attribute__((packed)) shape = {.palette = 1};
+    for (int i = 0; i < 8; i++) shape.bytes[i] = 64, shape.rows[i] = LANES;
+    if (tiles_ready) _tile_loadconfig(&shape);
+}
+
+static void close_tiles(void) {
+    if (tiles_ready) _tile_release();
+}
+
+static input arranged(const weight *x, int64_t rows, int64_t n, weight *room) {
+    if (!tiles_ready) return (input){x, 0};
+    for (int64_t first = 0; first < rows; first += LANES)
+        for (int64_t k = 0; k < n; k += 2 * LANES) {
+            uint32_t square[LANES][LANES] = {{0}};
+            for (int64_t r = first; r < rows && r < first + LANES; r++)
+                for (int pair = 0; pair < LANES; pair++) memcpy(&square[pair][r - first], x + r * n + k + 2 * pair, 4);
+            memcpy(room + first * n + k * LANES, square, sizeof square);
+        }
+    return (input){x, room};
+}
+
+#define ADD(sum, square, given)                                                                                        \
+    do {                                                                                                               \
+        _tile_loadd(given, square, 64);                                                                                \
+        _tile_dpbf16ps(sum, 4, given);                                                                                 \
+    } while (0)
+
+/* `outs`, a multiple of LANES, for up to GROUP * LANES rows. */
+static __attribute__((noinline)) void tiled(const weight *w, int64_t outs, int64_t n, const weight *x, int64_t rows,
+                                            float *y, int64_t stride) {
+    const int64_t groups = (rows + LANES - 1) / LANES;
+    for (int64_t o = 0; o < outs; o += LANES) {
+        float found[GROUP][LANES][LANES];
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int64_t k = 0; k < n; k += 2 * LANES) {
+            const weight *square = x + k * LANES;
+            for (int i = 0; i < LANES; i++) __builtin_prefetch(w + (o + LANES + i) * n + k);
+            _tile_loadd(4, w + o * n + k, n * sizeof(weight));
+            ADD(0, square, 5);
+            if (groups > 1) ADD(1, square + LANES * n, 6);
+            if (groups > 2) ADD(2, square + 2 * LANES * n, 7);
+            if (groups > 3) ADD(3, square + 3 * LANES * n, 5);
+        }
+        _tile_stored(0, found[0], 64);
+        _tile_stored(1, found[1], 64);
+        _tile_stored(2, found[2], 64);
+        _tile_stored(3, found[3], 64);
+        __asm__ volatile("" ::: "memory");
+        for (int64_t r = 0; r < rows; r++)
+            for (int i = 0; i < LANES; i++) y[r * stride + o + i] = found[r / LANES][i][r % LANES];
+    }
+}
+
+static void multiplied(const weight *w, int64_t outs, int64_t n, input x, int64_t rows, float *y, int64_t stride) {
+    if (!tiles_ready) {
+        product(w, outs, n, x.plain, rows, y, stride);
+        return;
+    }
+    for (int64_t r = 0; r < rows; r += GROUP * LANES)
+        tiled(w, outs, n, x.tiled + r * n, rows - r < GROUP * LANES ? rows - r : GROUP * LANES, y + r * stride, stride);
+}
+#else
+int64_t prepare(void) { return 0; }
+static void open_tiles(void) {}
+static void close_tiles(void) {}
+static input arranged(const weight *x, int64_t rows, int64_t n, weight *room) {
+    (void)rows, (void)n, (void)room;
+    return (input){x, 0};
+}
+static void multiplied(const weight *w, int64_t outs, int64_t n, input x, int64_t rows, float *y, int64_t stride) {
+    product(w, outs, n, x.plain, rows, y, stride);
+}
+#endif
+
 static void normed(const float *x, const float *scale, int64_t rows, int64_t n, float eps, weight *y) {
     for (int64_t r = 0; r < rows; r++) {
         reals squares = {0};
@@ -209,10 +310,10 @@ static void attend(const float *query, const weight *keys, const weight *values,
 
 /* Queries, keys and values of head `unit` (queries first, then keys, then values) for all rows; keys and values go into
    their caches. */
-static void project(const model *m, int64_t layer, int64_t unit, int64_t rows, const int64_t *lengths, const weight *x,
+static void project(const model *m, int64_t layer, int64_t unit, int64_t rows, const int64_t *lengths, input x,
                     float *queries) {
     const int64_t width = m->head_dim, n = m->hidden, all = m->heads + 2 * m->kv_heads;
-    product(m->products[5 * layer] + unit * width * n, width, n, x, rows, queries + unit * width, all * width);
+    multiplied(m->products[5 * layer] + unit * width * n, width, n, x, rows, queries + unit * width, all * width);
     for (int64_t r = 0; r < rows; r++) {
         float *head = queries + (r * all + unit) * width;
         if (unit < m->heads + m->kv_heads) turn(head, m->rotations + lengths[r] * width, width);
@@ -240,22 +341,21 @@ INLINE void share(int64_t outs, int part, int parts, int64_t *start, int64_t *st
 }
 
 /* x [rows, hidden] += given [rows, n] times w [hidden, n], for this thread's outputs; sums: room for them. */
-static void add_product(const weight *w, int64_t hidden, int64_t n, const weight *given, int64_t rows, float *x,
-                        float *sums, int part, int parts) {
+static void add_product(const weight *w, int64_t hidden, int64_t n, input given, int64_t rows, float *x, float *sums, int part, int parts) {
     int64_t start, stop;
     share(hidden, part, parts, &start, &stop);
-    product(w + start * n, stop - start, n, given, rows, sums + start, hidden);
+    multiplied(w + start * n, stop - start, n, given, rows, sums + start, hidden);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t o = start; o < stop; o++) x[r * hidden + o] += sums[r * hidden + o];
 }
 
 /* silu(gate) * up -> wide [rows, m->wide], for this thread's outputs; gates, ups: room for as many. */
-static void gated(const model *m, int64_t layer, const weight *x, int64_t rows, float *gates, float *ups, weight *wide,
+static void gated(const model *m, int64_t layer, input x, int64_t rows, float *gates, float *ups, weight *wide,
                   int part, int parts) {
     int64_t start, stop;
     share(m->wide, part, parts, &start, &stop);
-    product(m->products[5 * layer + 2] + start * m->hidden, stop - start, m->hidden, x, rows, gates + start, m->wide);
-    product(m->products[5 * layer + 3] + start * m->hidden, stop - start, m->hidden, x, rows, ups + start, m->wide);
+    multiplied(m->products[5 * layer + 2] + start * m->hidden, stop - start, m->hidden, x, rows, gates + start, m->wide);
+    multiplied(m->products[5 * layer + 3] + start * m->hidden, stop - start, m->hidden, x, rows, ups + start, m->wide);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t o = r * m->wide + start; o < r * m->wide + stop; o += LANES) {
             reals gate = take(gates + o);
@@ -266,7 +366,10 @@ static void gated(const model *m, int64_t layer, const weight *x, int64_t rows, 
 /* Floats that `decode` needs as room. */
 int64_t decode_room(const model *m, int64_t rows, int64_t threads) {
     int64_t qkv = (m->heads + 2 * m->kv_heads) * m->head_dim, found = m->heads * m->head_dim;
-    return rows * (2 * m->hidden + qkv + found + 3 * m->wide) + threads * (rows * m->hidden + m->positions + LANES);
+    int64_t most = m->wide > found ? m->wide : found, tiled = (rows + LANES - 1) / LANES * LANES;
+    most = m->hidden > most ? m->hidden : most;
+    return rows * (2 * m->hidden + qkv + found + 3 * m->wide) +
+           threads * (rows * m->hidden + tiled * most + m->positions + LANES);
 }
 
 /* One id for each of the first `rows` slots, which hold `lengths` ids so far -> states [rows, hidden], normed. */
@@ -275,12 +378,14 @@ void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *len
     const int64_t n = m->hidden, qkv = (m->heads + 2 * m->kv_heads) * m->head_dim, width = m->heads * m->head_dim;
     float *x = room, *sums = x + rows * n, *queries = sums + rows * n, *gates = queries + rows * qkv;
     float *ups = gates + rows * m->wide, *own = ups + rows * m->wide;
+    const int64_t own_room = (decode_room(m, rows, threads) - (own - room) - rows * (width + m->wide)) / threads;
+    weight *found = (weight *)(own + threads * own_room), *wide = found + rows * width;
 #pragma omp parallel num_threads(threads)
     {
         const int part = omp_get_thread_num(), parts = omp_get_num_threads();
-        weight *found = (weight *)(own + parts * (rows * n + m->positions + LANES)), *wide = found + rows * width;
-        float *scores = own + part * (rows * n + m->positions + LANES);
-        weight *y = (weight *)(scores + m->positions + LANES);
+        float *scores = own + part * own_room;
+        weight *y = (weight *)(scores + m->positions + LANES), *tiles = y + rows * n;
+        open_tiles();
 #pragma omp for
         for (int64_t r = 0; r < rows; r++)
             for (int64_t k = 0; k < n; k += LANES)
@@ -288,23 +393,39 @@ void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *len
         for (int64_t layer = 0; layer < m->layers; layer++) {
             const weight *const *w = m->products + 5 * layer;
             normed(x, m->norms[2 * layer], rows, n, m->eps, y);
+            input given = arranged(y, rows, n, tiles);
 #pragma omp for schedule(static)
             for (int64_t unit = 0; unit < m->heads + 2 * m->kv_heads; unit++)
-                project(m, layer, unit, rows, lengths, y, queries);
+                project(m, layer, unit, rows, lengths, given, queries);
 #pragma omp for schedule(static)
             for (int64_t pair = 0; pair < rows * m->heads; pair++)
                 attend_row(m, layer, pair / m->heads, pair % m->heads, lengths[pair / m->heads], queries, scores,
                            found);
-            add_product(w[1], n, width, found, rows, x, sums, part, parts);
+            add_product(w[1], n, width, arranged(found, rows, width, tiles), rows, x, sums, part, parts);
 #pragma omp barrier
             normed(x, m->norms[2 * layer + 1], rows, n, m->eps, y);
-            gated(m, layer, y, rows, gates, ups, wide, part, parts);
+            gated(m, layer, arranged(y, rows, n, tiles), rows, gates, ups, wide, part, parts);
 #pragma omp barrier
-            add_product(w[4], n, m->wide, wide, rows, x, sums, part, parts);
+            add_product(w[4], n, m->wide, arranged(wide, rows, m->wide, tiles), rows, x, sums, part, parts);
 #pragma omp barrier
         }
+        close_tiles();
 #pragma omp single
         normed(x, m->norm, rows, n, m->eps, states);
+    }
+}
+
+/* y [rows, outs] = x [rows, n] times w [outs, n], outs a multiple of LANES; room: as many of x, rows rounded up. */
+void multiply(const weight *w, int64_t outs, int64_t n, const weight *x, int64_t rows, float *y, weight *room,
+              int64_t threads) {
+    const input given = arranged(x, rows, n, room);
+#pragma omp parallel num_threads(threads)
+    {
+        int64_t start, stop;
+        open_tiles();
+        share(outs, omp_get_thread_num(), omp_get_num_threads(), &start, &stop);
+        multiplied(w + start * n, stop - start, n, given, rows, y + start, outs);
+        close_tiles();
     }
 }
 
