@@ -6,7 +6,9 @@ Everything that was said is escaped; nothing is fetched. Knows no model: a turn,
 from __future__ import annotations
 
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from html import escape
 from itertools import pairwise
 
@@ -18,16 +20,36 @@ from ..anygpt_model.media import read_audio
 from ..anygpt_model.values import Modality, Part, Turn
 from .views import measures
 
-COLOURS = {"text": "#4a6fa5", "image": "#a5489a", "speech": "#2b8a8a", "music": "#b5852a", "": "#999"}
+COLOURS = {"text": "#4a7ebb", "image": "#b0519f", "speech": "#2f9696", "music": "#c08a2e", "": "#8a8f98"}
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
-h1{font-size:1.3rem}h2{font-size:1rem;margin-top:2rem;border-bottom:1px solid #ddd}
-.part{margin:.5rem 0;padding:.5rem .8rem;border-left:4px solid #ccc}.dim{color:#777;font-size:.85em}
-img{max-width:20rem;image-rendering:pixelated}audio{display:block;margin:.3rem 0}
-.ids{line-height:0}.ids i{display:inline-block;width:7px;height:18px;margin:1px 0 0 1px}
-table{border-collapse:collapse}td{padding:.1rem .8rem .1rem 0;vertical-align:top;overflow-wrap:anywhere}
-.bar{display:inline-block;height:.8em;background:#4a6fa5}ul{list-style:none;padding-left:1.2rem}
-@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}}
+:root{color-scheme:light dark;--ink:#1f2328;--dim:#69707a;--line:#dfe3e8;--sheet:#fff;--desk:#f4f5f7}
+@media(prefers-color-scheme:dark){:root{--ink:#e3e6ea;--dim:#98a0aa;--line:#33383f;--sheet:#1d2024;--desk:#131517}}
+*{box-sizing:border-box}
+body{font:15px/1.55 system-ui,sans-serif;max-width:62rem;margin:0 auto;padding:2rem 1rem 6rem;color:var(--ink);
+background:var(--desk)}
+header,section{background:var(--sheet);border:1px solid var(--line);border-radius:10px;padding:.9rem 1.2rem;
+margin-bottom:1rem}
+h1{font-size:1.15rem;margin:0;overflow-wrap:anywhere}
+h2{font-size:.75rem;letter-spacing:.06em;text-transform:uppercase;color:var(--dim);margin:0 0 .5rem}
+p{margin:.2rem 0}
+.dim{color:var(--dim);font-size:.85em;overflow-wrap:anywhere}
+.part{margin:.6rem 0;padding:.2rem 0 .2rem .9rem;border-left:4px solid var(--line);white-space:pre-wrap}
+.part>*{white-space:normal}
+img{display:block;max-width:min(24rem,100%);min-width:8rem;image-rendering:pixelated;border-radius:6px}
+audio{display:block;width:min(30rem,100%);margin:.4rem 0}
+svg.wave{display:block;max-width:100%}
+.ids{line-height:0;margin-top:.5rem}
+.ids i{display:inline-block;width:8px;height:20px;margin:0 1px 2px 0;border-radius:2px}
+.ids i:hover{outline:2px solid var(--ink);opacity:1!important}
+.ids i:hover::after{content:attr(data-said);position:fixed;left:50%;bottom:1rem;transform:translateX(-50%);
+background:var(--ink);color:var(--sheet);font:14px/1.4 ui-monospace,monospace;padding:.5rem .9rem;border-radius:8px;
+max-width:92vw;z-index:9;white-space:pre-wrap}
+.key{display:inline-block;margin-right:1rem}.key b{display:inline-block;width:.8em;height:.8em;border-radius:2px;
+margin-right:.35em}
+table{border-collapse:collapse;width:100%}
+td{padding:.15rem 1rem .15rem 0;vertical-align:top;overflow-wrap:anywhere}td:first-child{white-space:nowrap}
+td.bar{width:60%}td.bar span{display:block;height:.7em;margin-top:.45em;border-radius:2px;background:#4a7ebb}
+ul{list-style:none;margin:0;padding:0}li{border-left:2px solid var(--line);padding-left:.6rem}
 """
 Get = Callable[[str], bytes]
 
@@ -37,19 +59,38 @@ def turn_page(turn: Turn, get: Get, strings: Sequence[str], tree: Sequence[tuple
 
     tree: (depth, turn id, words) of the turns around this one.
     """
-    sections = [
-        f"<h1>turn {escape(turn.id)}</h1><p class=dim>{escape(turn.created)} · {escape(turn.model)} · "
-        f"seed {turn.generation.seed} · {escape(turn.hash)}</p>",
-        "<h2>user</h2>" + "".join(_part(part, get) for part in turn.request),
-        "<h2>assistant</h2>" + "".join(_part(part, get) for part in turn.reply),
-        f"<h2>tokens</h2><p class=dim>prompt {len(turn.prompt)} ids, reply {len(turn.generation.ids)} ids, finished by "
-        f"{turn.generation.finish}</p>" + _strip(turn, strings),
-        "<h2>nodes</h2>" + _timeline(turn),
-        "<h2>fork tree</h2>" + _tree(tree, turn.id),
-        "<h2>made with</h2>" + _facts(turn),
-    ]
+    made = turn.generation
+    counts = f"prompt {len(turn.prompt)} ids, reply {len(made.ids)} ids, finished by {made.finish}, seed {made.seed}"
+    sections = {
+        "user": "".join(_part(part, get) for part in turn.request),
+        "assistant": "".join(_part(part, get) for part in turn.reply),
+        "tokens": f"<p>{counts}</p>{_key(turn)}{_strip(turn, strings)}",
+        "nodes": _timeline(turn),
+        "fork tree": _tree(tree, turn.id),
+        "made with": _facts(turn),
+    }
+    body = "".join(f"<section><h2>{name}</h2>{inside}</section>" for name, inside in sections.items())
+    top = f"<p class=dim>{escape(turn.created)} · {escape(turn.model)}<br>{escape(turn.hash)}</p>"
     head = f"<meta charset=utf-8><title>turn {escape(turn.id[:8])}</title><style>{STYLE}</style>"
-    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(sections)}</body></html>"
+    return (
+        f"<!doctype html><html lang=en><head>{head}<meta name=viewport content='width=device-width'></head>"
+        f"<body><header><h1>turn {escape(turn.id)}</h1>{top}</header>{body}</body></html>"
+    )
+
+
+def _key(turn: Turn) -> str:
+    """What each colour means, with how many ids have it."""
+    counts = Counter(_kinds(turn).values())
+    counts[""] = len(turn.generation.ids) - counts.total()
+    return (
+        "<p class=dim>"
+        + "".join(
+            f"<span class=key><b style='background:{COLOURS[kind]}'></b>{kind or 'markers'} {count}</span>"
+            for kind, count in counts.items()
+            if count
+        )
+        + "the fainter, the less probable; point at one for its numbers</p>"
+    )
 
 
 def _part(part: Part, get: Get) -> str:
@@ -85,7 +126,8 @@ def _waveform(samples: NDArray[np.float32], colour: str, columns: int = 400) -> 
     lines = "".join(
         f"M{x} {30 - 28 * peak / loudest:.1f}V{30 + 28 * peak / loudest:.1f}" for x, peak in enumerate(peaks)
     )
-    return f'<svg class=wave width="{columns}" height="60"><path d="{lines}" stroke="{colour}"/></svg>'
+    size = f'width="{columns}" height="60" viewBox="0 0 {columns} 60"'
+    return f'<svg class=wave {size} role=img aria-label=waveform><path d="{lines}" stroke="{colour}"/></svg>'
 
 
 def _strip(turn: Turn, strings: Sequence[str]) -> str:
@@ -95,9 +137,9 @@ def _strip(turn: Turn, strings: Sequence[str]) -> str:
     scores = zip(turn.generation.ids, turn.generation.logprobs, turn.generation.margins, strict=False)
     for position, (token, logprob, margin) in enumerate(scores):
         name = f" {strings[position]}" if position < len(strings) else ""
-        title = f"{position}: id {token}{name}, log-probability {logprob:.3f}, margin {margin:.3g}"
+        said = f"{position}: id {token}{name}, log-probability {logprob:.3f}, margin {margin:.3g}"
         colour, faint = COLOURS[kinds.get(position, "")], 0.25 + 0.75 * float(np.exp(max(logprob, -20.0) / 4))
-        cells.append(f'<i style="background:{colour};opacity:{faint:.2f}" title="{escape(title, quote=True)}"></i>')
+        cells.append(f'<i style="background:{colour};opacity:{faint:.2f}" data-said="{escape(said, quote=True)}"></i>')
     return f"<div class=ids>{''.join(cells)}</div>"
 
 
@@ -118,8 +160,7 @@ def _kinds(turn: Turn) -> dict[int, str]:
 def _timeline(turn: Turn) -> str:
     longest = max(turn.timings.values(), default=0.0) or 1.0
     rows = (
-        f"<tr><td>{escape(name)}<td>{spent:.3f} s<td>"
-        f"<span class=bar style='width:{20 * spent / longest:.2f}rem'></span>"
+        f"<tr><td>{escape(name)}<td>{spent:.3f} s<td class=bar><span style='width:{100 * spent / longest:.1f}%'></span>"
         for name, spent in turn.timings.items()
     )
     return f"<table>{''.join(rows)}</table>"
@@ -134,7 +175,10 @@ def _tree(tree: Iterable[tuple[int, str, str]], here: str) -> str:
 
 
 def _facts(turn: Turn) -> str:
-    sampling = {f"sampling {kind.value}": str(settings) for kind, settings in turn.sampling.items()}
+    sampling = {
+        f"sampling {kind.value}": ", ".join(f"{name} {value}" for name, value in asdict(settings).items())
+        for kind, settings in turn.sampling.items()
+    }
     facts = {**turn.options, **sampling, **turn.fingerprints, **turn.versions}
     rows = (f"<tr><td>{escape(str(name))}<td class=dim>{escape(str(value))}" for name, value in facts.items())
     return f"<table>{''.join(rows)}</table>"

@@ -63,7 +63,7 @@ def test_the_page_is_whole_in_itself_and_runs_nothing() -> None:
 def test_every_id_is_a_cell_with_its_numbers() -> None:
     cells = [attributes for tag, attributes in page(TURN).seen if tag == "i"]
     assert len(cells) == 7
-    assert "log-probability -0.100" in (cells[0]["title"] or "")
+    assert "log-probability -0.100" in (cells[0]["data-said"] or "")
     assert len({cells[n]["style"] for n in (0, 2, 3)}) == 3
 
 
