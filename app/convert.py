@@ -19,11 +19,18 @@ from .console import Screen
 @click.option("--seed", type=int, default=0, show_default=True, help="Every item's seed is made from this one.")
 @click.option("--voice", metavar="NAME", help="A saved voice.")
 @click.option("--model", metavar="NAME|FOLDER", help="A model's name or its folder [default: pocket].")
+@click.option("--max-tokens", type=int, help="At most so many ids a reply.")
+@click.option("--max-seconds", type=float, help="At most so many seconds of sound a reply.")
+@click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS", help="A table's column that serves as ours.")
 @click.option("--limit", type=int, help="At most so many items.")
 @click.option("--dry-run", is_flag=True, help="Count, convert nothing.")
 @click.option("--retry-failed", is_flag=True, help="Take failed items again.")
+@click.option("--only-stale", is_flag=True, help="Do again what changed, leave new inputs for later.")
+@click.option("--item-timeout", type=float, metavar="SECONDS", help="An item that takes longer fails.")
+@click.option("--stop-after", type=float, metavar="SECONDS", help="Begin no item after that; the next run goes on.")
+@click.option("--max-failed-share", type=click.FloatRange(0, 1), default=1.0, help="The run fails if more items did.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def convert(source: str, to: str, out: Path, as_json: bool, **options: Any) -> int:
+def convert(source: str, to: str, out: Path, as_json: bool, columns: tuple[str, ...], **options: Any) -> int:
     """Convert every item of SOURCE (a folder, glob, CSV or JSONL) into MODALITY; an interrupted run goes on."""
     screen = Screen(as_json)
     try:
@@ -32,11 +39,25 @@ def convert(source: str, to: str, out: Path, as_json: bool, **options: Any) -> i
         raise SettingsError(
             f"Batch conversion needs {error.name}, which is not installed; run: pip install 'anyloom[flows]'."
         ) from None
-    answer = run_convert(source, to=to, out=out, quiet=as_json, **options)
+    named = dict(mapped(column) for column in columns)
+    answer = run_convert(source, to=to, out=out, quiet=as_json, columns=named, **options)
+    tell(screen, answer, out, as_json)
+    return 1 if answer.get("failed") else 0
+
+
+def mapped(column: str) -> tuple[str, str]:
+    """ "OURS=THEIRS" as a pair. Raises SettingsError."""
+    ours, equals, theirs = column.partition("=")
+    if not (ours and equals and theirs):
+        raise SettingsError(f"--column {column} came; write it as OURS=THEIRS, like text=question.")
+    return ours, theirs
+
+
+def tell(screen: Screen, answer: dict[str, Any], out: Path, as_json: bool) -> None:
+    """What a batch flow came to, as JSON or in a sentence."""
     if as_json:
         screen.json(answer)
     else:
         shown = ("done", "failed", "skipped", "found", "to_do", "new", "stale", "tokens", "seconds")
         counts = ", ".join(f"{answer[name]} {name.replace('_', ' ')}" for name in shown if name in answer)
         screen.line(f"{counts}; {'nothing was converted' if answer.get('dry_run') else f'the manifest is in {out}'}.")
-    return 1 if answer.get("failed") else 0

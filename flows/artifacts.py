@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 from prefect.artifacts import (
@@ -23,6 +24,8 @@ from .planning import Order
 log = logging.getLogger(__name__)
 
 SHOWN = 20
+EVERY = 2.0
+"""Seconds between two moves of the progress: each is a request to the server."""
 
 
 def show_progress(given: Order) -> Callable[[int], None] | None:
@@ -30,12 +33,12 @@ def show_progress(given: Order) -> Callable[[int], None] | None:
     if FlowRunContext.get() is None:
         return None
     artifact = create_progress_artifact(progress=0.0, description=f"{given.source} to {given.asked.to}")
-    last = 0
+    last, shown = 0, monotonic()
 
     def moved(percent: int) -> None:
-        nonlocal last
-        if percent > last:
-            last = percent
+        nonlocal last, shown
+        if percent > last and (percent == 100 or monotonic() - shown > EVERY):
+            last, shown = percent, monotonic()
             _tried(lambda: update_progress_artifact(artifact_id=artifact, progress=float(percent)))  # type: ignore[arg-type]
 
     return moved
@@ -47,8 +50,10 @@ def show_summary(given: Order, manifest: Sequence[dict[str, Any]]) -> None:
         return
     counts = Counter(row["status"] for row in manifest)
     table = [{"status": status, "items": number} for status, number in sorted(counts.items())]
-    _tried(lambda: create_table_artifact(table=table, key="convert-summary", description=given.out))
-    _tried(lambda: create_markdown_artifact(markdown=gallery(manifest), key="convert-results", description=given.out))
+    _tried(lambda: create_table_artifact(table=table, key=f"{given.verb}-summary", description=given.out))
+    _tried(
+        lambda: create_markdown_artifact(markdown=gallery(manifest), key=f"{given.verb}-results", description=given.out)
+    )
 
 
 def gallery(manifest: Sequence[dict[str, Any]]) -> str:

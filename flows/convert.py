@@ -7,27 +7,26 @@ gone on with by starting it again. One task carries a shard of items: a task cos
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from prefect import flow, task
+from prefect import flow, tags, task
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed
-from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
 from ..anygpt_model.errors import AnyloomError
-from ..storage.jobs import Job
-from .artifacts import show_progress, show_summary
-from .destination import Destination, manifest_rows
+from .conversion import Conversion, asking
+from .destination import Destination
 from .ledger import Asked
-from .planning import Order, all_items, estimate, leading, order, planned, rows
+from .planning import Order, leading, order
 from .quiet import sweep
+from .runners import check_database, task_runner
+from .running import SHARD, Terms, dry, run_job
 from .shards import Shard
 from .sources import Source
 from .watching import Answer, watched, watcher
@@ -36,13 +35,9 @@ from .workplace import close_workplaces, workplace
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import Flow, FlowRun, State
 
-    from ..storage.store import Store
-
 log = logging.getLogger(__name__)
 
-SHARD = 32
-LOOK = 0.5
-"""Seconds between two looks at how far the shards are."""
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TooManyFailed(AnyloomError):
@@ -55,23 +50,25 @@ def on_failure(flow: Flow, run: FlowRun, state: State[Any]) -> None:
 
 
 @task(name="shard", task_run_name="shard {number}", cache_policy=NO_CACHE, persist_result=False)
-def convert_shard(order_document: dict[str, Any], number: int, size: int) -> dict[str, int]:
+def convert_shard(document: dict[str, Any], number: int, size: int, deadline: float | None = None) -> dict[str, int]:
     """Claim at most `size` items of the job and finish them; how many were done and how many failed."""
-    given = Order.from_document(order_document)
+    given = Order.from_document(document)
     place = workplace(given.model, given.device, given.database)
-    job = place.store.jobs.job(given.job)
+    ask = asking(place, given.item_timeout)
+    work = Conversion(given.job, place.store, ask, Source(given.source), Destination(given.out))
+    shard = Shard(place.store.jobs.job(given.job), place.store, work, deadline)
+    return shard.work(worker_name(number), size)
 
-    def ask(message: Any, context: Any) -> None:
-        place.graph.invoke({"messages": [message]}, context=context)
 
-    shard = Shard(job, place.store, ask, Source(given.source), Destination(given.out))
-    return shard.work(f"{socket.gethostname()}:{os.getpid()}:{number}", size)
+def worker_name(number: int) -> str:
+    """Who holds the items of shard `number`: a machine, a process, a shard."""
+    return f"{socket.gethostname()}:{os.getpid()}:{number}"
 
 
 @flow(
     name="convert",
     flow_run_name="convert {source} to {to}",
-    task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=1)),
+    task_runner=task_runner(),
     on_failure=[cast(Any, on_failure)],
     on_crashed=[cast(Any, on_failure)],
     persist_result=False,
@@ -79,104 +76,60 @@ def convert_shard(order_document: dict[str, Any], number: int, size: int) -> dic
 )
 def convert(
     source: str,
-    to: str,
+    to: Literal["text", "image", "speech", "music"],
     out: str,
     text: str = "",
     seed: int = 0,
     voice: str | None = None,
     model: str | None = None,
-    limit: int | None = None,
+    max_tokens: Annotated[int, Field(ge=1)] | None = None,
+    max_seconds: Annotated[float, Field(gt=0)] | None = None,
+    columns: dict[str, str] | None = None,
+    limit: Annotated[int, Field(ge=0)] | None = None,
     retry_failed: bool = False,
-    shard: int = SHARD,
-    max_failed_share: float = 1.0,
+    only_stale: bool = False,
+    shard: Annotated[int, Field(ge=1)] = SHARD,
+    item_timeout: Annotated[float, Field(gt=0)] | None = None,
+    stop_after: Annotated[float, Field(ge=0)] | None = None,
+    max_failed_share: Share = 1.0,
 ) -> Any:
     """Convert every input of a source into one modality.
 
     Args:
         source: A folder, a glob, a CSV or JSONL table, or an fsspec URL of one.
-        to: What every reply must hold: text, image, speech or music.
+        to: What every reply must hold.
         out: The folder (or fsspec URL) for results and the manifest; the same folder goes on with the same job.
         text: What to ask of every item, beside its own text.
         seed: Every item's seed is made from this one and the item's content.
         voice: A saved voice's name.
         model: A model's name or folder; by default what ANYLOOM_MODEL says.
+        max_tokens: At most so many ids a reply.
+        max_seconds: At most so many seconds of sound a reply.
+        columns: Which of the table's columns serve as ours, e.g. {"text": "question", "image": "photo"}.
         limit: At most so many items in this run.
         retry_failed: Take failed items again.
+        only_stale: Leave new inputs for later; do again what changed, and finish what was begun.
         shard: Items a task carries.
+        item_timeout: Seconds after which an item fails.
+        stop_after: Seconds after which no item is begun; the next run goes on.
         max_failed_share: The run fails if more than this share of its items did.
     """
-    given = order(source, out, Asked(to=to, text=text, voice=voice, seed=seed), model)
+    asked = Asked(to=to, text=text, voice=voice, seed=seed, max_seconds=max_seconds, max_tokens=max_tokens)
+    given = order(source, out, asked, model, columns, item_timeout)
+    check_database(given.database)
     with leading(given.job):
-        answer = _converted(given, limit, retry_failed, max(1, shard))
+        answer, _ = run_job(given, Terms(limit, retry_failed, only_stale, shard, stop_after), convert_shard.submit)
+    return ended(answer, max_failed_share)
+
+
+def ended(answer: Answer, allowed: float) -> Any:
+    """The run's end state; the watcher gets the answer. Raises TooManyFailed."""
     watcher().answer.update(answer)
     worked = answer["done"] + answer["failed"]
     told = f"{answer['done']} done, {answer['failed']} failed, {answer['skipped']} skipped, {answer['left']} left"
-    if worked and answer["failed"] / worked > max_failed_share:
-        raise TooManyFailed(
-            f"{told}: more than the {max_failed_share:.0%} that were allowed; see {answer['manifest']}."
-        )
+    if worked and answer["failed"] / worked > allowed:
+        raise TooManyFailed(f"{told}: more than the {allowed:.0%} that were allowed; see {answer['manifest']}.")
     return Completed(message=told, name="CompletedWithFailures" if answer["failed"] else "Completed")
-
-
-def _converted(given: Order, limit: int | None, retry_failed: bool, size: int) -> Answer:
-    """Plan, run the shards, write the manifest; what came of it."""
-    began = monotonic()
-    items = rows(given)
-    place = Destination(given.out)
-    with _store(given) as store:
-        job = store.jobs.open(given.job, given.document())
-        store.jobs.release(job)
-        store.jobs.add(job, items)
-        if retry_failed:
-            store.jobs.retry_failed(job)
-        names = [item.name for item in items]
-        _leave_out(store, job, set(names))
-        to_do = store.jobs.counts(job)["pending"]
-        now = to_do if limit is None else min(limit, to_do)
-        try:
-            done, failed = _run_shards(given, store, job, now, size)
-        finally:
-            told = manifest_rows(all_items(store, job), names)
-            place.write_manifest(told)
-        show_summary(given, told)
-    return {
-        "job": given.job,
-        "found": len(items),
-        "done": done,
-        "failed": failed,
-        "skipped": len(items) - to_do,
-        "left": to_do - now,
-        "reasons": {row["name"]: row["error"] for row in told if row["status"] == "failed"},
-        "seconds": round(monotonic() - began, 2),
-        "out": given.out,
-        "manifest": f"{given.out.rstrip('/')}/manifest.jsonl",
-    }
-
-
-def _leave_out(store: Store, job: Job, names: set[str]) -> None:
-    """Set aside what is still to be done of inputs that have left the source."""
-    for item in list(all_items(store, job)):
-        if item.state == "pending" and item.name not in names:
-            store.jobs.fail(item, "The input is no longer in the source; put it back and retry what failed.")
-
-
-def _run_shards(given: Order, store: Store, job: Job, total: int, size: int) -> tuple[int, int]:
-    """Submit the shards and watch the ledger until they are through: items done and failed in this run."""
-    before = store.jobs.counts(job)
-    sizes = [min(size, total - start) for start in range(0, total, size)]
-    watcher().say("opening the model" if sizes else "nothing to do")
-    futures = [convert_shard.submit(given.document(), number, some) for number, some in enumerate(sizes, 1)]
-    shown = show_progress(given) if futures else None
-    waiting: Sequence[PrefectFuture[dict[str, int]]] = futures
-    while waiting:
-        waiting = list(wait(list(waiting), timeout=LOOK).not_done)
-        now = store.jobs.counts(job)
-        done, failed = now["done"] - before["done"], now["failed"] - before["failed"]
-        watcher().moved(done, failed, total)
-        if shown is not None:
-            shown(math.floor(100 * (done + failed) / max(total, 1)))
-    ended = [future.result() for future in futures]
-    return sum(counts["done"] for counts in ended), sum(counts["failed"] for counts in ended)
 
 
 def run_convert(
@@ -188,50 +141,46 @@ def run_convert(
     seed: int = 0,
     voice: str | None = None,
     model: str | None = None,
+    max_tokens: int | None = None,
+    max_seconds: float | None = None,
+    columns: Mapping[str, str] | None = None,
     limit: int | None = None,
     dry_run: bool = False,
     retry_failed: bool = False,
-    quiet: bool = False,
+    only_stale: bool = False,
     shard: int = SHARD,
+    item_timeout: float | None = None,
+    stop_after: float | None = None,
     max_failed_share: float = 1.0,
+    quiet: bool = False,
 ) -> Answer:
     """Run the flow here and now, its progress on stderr unless `quiet`; what came of it, by name.
 
     What can be refused is refused before anything starts. Servers that a killed run left behind are ended first.
     """
-    given = order(source, str(out), Asked(to=to, text=text or "", voice=voice, seed=seed), model)
+    asked = Asked(to, text or "", voice, seed, max_seconds, max_tokens)
+    given = order(source, str(out), asked, model, columns, item_timeout)
+    terms = Terms(limit, retry_failed, only_stale, shard, stop_after)
     if dry_run:
-        return dry(given, limit, retry_failed)
-    Source(source).inputs()
+        return dry(given, terms)
+    options = {**asdict(asked), **asdict(terms), "columns": dict(columns or {}), "item_timeout": item_timeout}
+    named = {"source": source, "out": given.out, "model": model, "max_failed_share": max_failed_share}
+    return here_and_now(convert, given, {**options, **named}, quiet)
+
+
+def here_and_now(run: Any, given: Order, options: dict[str, Any], quiet: bool) -> Answer:
+    """Call a flow in this process; what came of it. Raises SettingsError, InputError for what can't be used."""
+    check_database(given.database)
+    Source(given.source, given.columns).inputs()
     Destination(given.out)
+    chosen: Callable[..., Any] = run.with_options(task_runner=task_runner())
     sweep()
     try:
-        with watched(quiet) as seen:
+        with watched(quiet) as seen, tags("anyloom", given.verb, given.asked.to):
             try:
-                convert(
-                    source, to, given.out, text or "", seed, voice, model, limit, retry_failed, shard, max_failed_share
-                )
+                chosen(**options)
             except TooManyFailed as error:
                 log.warning("%s", error)
             return dict(seen.answer)
     finally:
         close_workplaces()
-
-
-def dry(given: Order, limit: int | None, retry_failed: bool) -> Answer:
-    """What a run would do, exactly, and what it would cost, about; nothing is written."""
-    items = rows(given)
-    with _store(given) as store:
-        plan = planned(store, given, items)
-        to_do = plan.to_do + (plan.failed if retry_failed else 0)
-        now = to_do if limit is None else min(limit, to_do)
-        counts = {"new": plan.new, "stale": plan.stale, "skipped": plan.done, "failed_before": plan.failed}
-        return {"job": given.job, "dry_run": True, "found": len(items), "to_do": now, **counts} | estimate(
-            store, given, now
-        )
-
-
-def _store(given: Order) -> Store:
-    from ..storage.store import open_store
-
-    return open_store(given.database)

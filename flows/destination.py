@@ -78,6 +78,7 @@ def manifest_row(item: Item) -> Document:
         "input_text": asked["text"],
         "text": made.get("text", ""),
         "outputs": made.get("files", []),
+        "media": made.get("media", []),
         "error": item.reason,
         "metadata": asked["metadata"],
     }
@@ -95,7 +96,7 @@ def _parquet(rows: Sequence[Document]) -> bytes | None:
     except ImportError:
         return None
     # Columns of many shapes (files, metadata) travel as JSON text: one schema for every job.
-    nested = ("inputs", "outputs", "metadata")
+    nested = ("inputs", "outputs", "media", "metadata")
     flat = [{**row, **{name: json.dumps(row[name], ensure_ascii=False) for name in nested}} for row in rows]
     text = pyarrow.string()
     fields = [(name, pyarrow.int64() if name == "seed" else text) for name in flat[0]] if flat else []

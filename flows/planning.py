@@ -8,14 +8,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..anygpt_model.checkpoints import fingerprints, model_folder
-from ..anygpt_model.errors import SettingsError
+from ..anygpt_model.errors import InputError, SettingsError
 from ..graphs.settings import settings
 from ..nodes.options import bounds
 from ..nodes.state import Context
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ..storage.store import Store
 
 PAGE = 1000
+PAUSE = 60.0
+"""Seconds without a finished item that are taken for the time between two runs."""
 USUAL_TOKENS = {"text": 30, "image": 40, "speech": 160, "music": 510}
 """Ids of a reply of each modality, for the estimate of a job that has no finished item yet."""
 
@@ -41,11 +44,14 @@ class Order:
     model: str
     device: str | None
     database: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    item_timeout: float | None = None
+    verb: str = "convert"
 
     @property
     def job(self) -> str:
         """The job's name: the same destination goes on with the same job."""
-        return f"convert {self.out}"
+        return f"{self.verb} {self.out}"
 
     def document(self) -> dict[str, Any]:
         """The order as JSON."""
@@ -57,8 +63,18 @@ class Order:
         return cls(**{**document, "asked": Asked(**document["asked"])})
 
 
-def order(source: str, out: str, asked: Asked, model: str | None = None) -> Order:
+def order(
+    source: str,
+    out: str,
+    asked: Asked,
+    model: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    item_timeout: float | None = None,
+    verb: str = "convert",
+) -> Order:
     """A checked order. Raises UnknownName for a modality or model, SettingsError for what can't be opened."""
+    if item_timeout is not None and item_timeout <= 0:
+        raise InputError(f"item_timeout is {item_timeout:g}; it takes more than 0 seconds.")
     bounds(Context(to=asked.to, max_seconds=asked.max_seconds, max_tokens=asked.max_tokens))
     chosen = settings()
     name = model or chosen.model
@@ -66,23 +82,37 @@ def order(source: str, out: str, asked: Asked, model: str | None = None) -> Orde
     database = chosen.database
     if database is None:
         raise SettingsError("No database is set; set ANYLOOM_DATABASE_URL or ANYLOOM_HOME.")
-    return Order(source, _absolute(out), asked, name, chosen.device, database)
+    return Order(source, _absolute(out), asked, name, chosen.device, database, dict(columns or {}), item_timeout, verb)
 
 
 def rows(order: Order) -> list[NewItem]:
     """The ledger's rows of the source, in its order; the model is not opened for this."""
-    source = Source(order.source)
+    source = Source(order.source, order.columns)
     model = fingerprints(model_folder(order.model))
     return [row(item, source, order.asked, model) for item in source.inputs()]
 
 
-def estimate(store: Store, order: Order, to_do: int) -> dict[str, float | None]:
-    """Tokens and seconds that `to_do` items will take, from finished items of the same job where there are any."""
+def estimate(store: Store, order: Order, items: Sequence[NewItem], to_do: int) -> dict[str, float | None]:
+    """Tokens and seconds that `to_do` of `items` will take, from finished items of the same job where there are any.
+
+    Equal inputs are converted once, so they count once.
+    """
     finished = _finished(store, order)
     tokens = [item.outputs["tokens"] for item in finished if item.outputs]
     each = sum(tokens) / len(tokens) if tokens else USUAL_TOKENS.get(order.asked.to, 100)
-    spent = [sum(store.turn(item.turn).timings.values()) for item in finished if item.turn]
-    return {"tokens": round(each * to_do), "seconds": round(sum(spent) / len(spent) * to_do, 1) if spent else None}
+    different = len({item.key for item in items}) / max(len(items), 1)
+    pace = _pace([item.updated for item in finished])
+    return {
+        "tokens": round(each * to_do * different),
+        "seconds": None if pace is None else round(pace * to_do, 1),
+    }
+
+
+def _pace(moments: Sequence[float]) -> float | None:
+    """Seconds between two items finished, pauses between runs left out; None where fewer than two are."""
+    ordered = sorted(moments)
+    gaps = [later - earlier for earlier, later in pairwise(ordered) if later - earlier < PAUSE]
+    return sum(gaps) / len(gaps) if gaps else None
 
 
 def all_items(store: Store, job: Job) -> Iterator[Item]:
@@ -93,10 +123,23 @@ def all_items(store: Store, job: Job) -> Iterator[Item]:
         after = page[-1].number
 
 
-def planned(store: Store, order: Order, items: list[NewItem]) -> Plan:
+def known(store: Store, order: Order) -> Job | None:
+    """The order's job, if there is one already."""
+    return next((job for job in store.jobs.all() if job.name == order.job), None)
+
+
+def wanted(store: Store, job: Job | None, items: Sequence[NewItem], only_stale: bool) -> list[NewItem]:
+    """The rows that a run is about: all, or those that the job knows already."""
+    if not only_stale:
+        return list(items)
+    names = set() if job is None else {item.name for item in all_items(store, job)}
+    return [item for item in items if item.name in names]
+
+
+def planned(store: Store, order: Order, items: Sequence[NewItem]) -> Plan:
     """What a run would find to do; nothing is written. A job that doesn't exist yet has everything to do."""
-    known = {job.name: job for job in store.jobs.all()}
-    return store.jobs.plan(known[order.job], items) if order.job in known else Plan(new=len(items))
+    job = known(store, order)
+    return Plan(new=len(items)) if job is None else store.jobs.plan(job, items)
 
 
 @contextmanager
@@ -115,9 +158,9 @@ def leading(job: str) -> Iterator[None]:
         os.close(held)
 
 
-def _finished(store: Store, order: Order, most: int = 50) -> list[Item]:
-    jobs = [job for job in store.jobs.all() if job.name == order.job]
-    return store.jobs.rows(jobs[0], "done", limit=most) if jobs else []
+def _finished(store: Store, order: Order, most: int = 200) -> list[Item]:
+    job = known(store, order)
+    return [] if job is None else store.jobs.rows(job, "done", limit=most)
 
 
 def _absolute(out: str) -> str:

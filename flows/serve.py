@@ -1,4 +1,4 @@
-"""`anyloom flows serve`: the three flows as deployments of one process, scheduled by a Prefect server.
+"""`anyloom flows serve`: the four flows as deployments of one process, scheduled by a Prefect server.
 
 Each scheduled run is a process of its own, so it opens the model once a run.
 """
@@ -14,6 +14,7 @@ from ..anygpt_model.errors import SettingsError
 from .convert import convert
 from .evaluate import evaluate
 from .reverify import reverify
+from .tokenize import tokenize
 
 
 def serve(cron: str | None = None, parameters: dict[str, Any] | None = None) -> None:
@@ -38,6 +39,7 @@ def deployments(cron: str | None = None, parameters: dict[str, Any] | None = Non
         name="convert", cron=cron, parameters=parameters or {}, tags=["anyloom"], concurrency_limit=one
     )
     others: list[Any] = [
-        each.to_deployment(name=each.name, tags=["anyloom"], concurrency_limit=one) for each in (reverify, evaluate)
+        each.to_deployment(name=each.name, tags=["anyloom"], concurrency_limit=one)
+        for each in (reverify, evaluate, tokenize)
     ]
     return [converted, *others]

@@ -1,113 +1,97 @@
-"""A shard: some items of the ledger, each one ordinary turn of the graph, many at once so that the engine batches them.
+"""A shard: some items of the ledger, many in work at once so that the engine batches them.
 
-An item that can't be converted is set apart with its reason and disturbs no other. Knows no Prefect.
+An item that can't be worked is set apart with its reason and disturbs no other. Knows no Prefect, and not what the
+work is.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from uuid import uuid5
 
-from langchain_core.messages import HumanMessage
-
-from ..anygpt_model.errors import AnyloomError, Busy, InputError, UnknownName
-from ..anygpt_model.media import Limits
-from ..anygpt_model.values import Turn
-from ..graphs.handles import to_block
-from ..nodes.recording import RUNS
-from ..nodes.state import Context
+from ..anygpt_model.errors import AnyloomError, Busy
 from ..storage.jobs import Item, Job
-from .destination import Destination, file_name
-from .ledger import request_text
-from .sources import Source
 
 if TYPE_CHECKING:
     from ..storage.store import Store
 
 log = logging.getLogger(__name__)
 
-SIDE_BY_SIDE = 8
-"""Items in work at once; the engine joins their steps into batches."""
+SIDE_BY_SIDE = 16
+"""Items in work at once: as many as the engine decodes together."""
 LEASE = 900.0
-"""Seconds for which a worker holds an item that it doesn't finish."""
-Ask = Callable[[Any, Context], None]
-"""Puts one message to the graph under the options of a context."""
+"""Seconds for which a worker holds an item; renewed while the shard moves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of an item. turn: the id of the turn that it is, if it is one. outputs: what the ledger keeps of it."""
+
+    turn: str | None
+    outputs: dict[str, Any]
+
+
+Work = Callable[[Item], Result]
 
 
 class Shard:
-    """Converts claimed items of one job."""
+    """Works claimed items of one job."""
 
-    def __init__(self, job: Job, store: Store, ask: Ask, source: Source, destination: Destination) -> None:
+    def __init__(self, job: Job, store: Store, work: Work, deadline: float | None = None) -> None:
+        """deadline: seconds since 1970 after which no item is begun; those left over are given back."""
         self._job = job
         self._store = store
-        self._ask = ask
-        self._source = source
-        self._destination = destination
+        self._work = work
+        self._deadline = deadline
+        self._renewed = time.monotonic()
 
     def work(self, worker: str, limit: int) -> dict[str, int]:
         """Claim at most `limit` items and finish them; how many were done and how many failed."""
+        self._store.jobs.release(self._job, worker)  # what the same worker left when its task failed and came again
         items = self._store.jobs.claim(self._job, worker, limit, LEASE)
-        outcomes = self._side_by_side(items, SIDE_BY_SIDE)
+        first, twins = _by_key(items)
+        outcomes = [*self._side_by_side(first, SIDE_BY_SIDE), *self._side_by_side(twins, SIDE_BY_SIDE)]
+        self._store.jobs.release(self._job, worker)
         return {"done": outcomes.count(True), "failed": outcomes.count(False)}
 
     def _side_by_side(self, items: Sequence[Item], width: int) -> list[bool]:
-        """Convert `items`, `width` at once; those that memory was too short for again, half as many at once."""
+        """Work `items`, `width` at once; those that memory was too short for again, half as many at once."""
+        if not items:
+            return []
         with ThreadPoolExecutor(width, thread_name_prefix="item") as pool:
-            outcomes = list(pool.map(lambda item: self._finished(item, last=width == 1), items))
-        again = [item for item, outcome in zip(items, outcomes, strict=True) if outcome is None]
+            outcomes = list(pool.map(lambda item: self._finished(item, items, last=width == 1), items))
+        again = [item for item, outcome in zip(items, outcomes, strict=True) if outcome == "short"]
         if again:
             log.warning("memory was short for %d items; trying %d at once", len(again), max(1, width // 2))
-            self._store.jobs.renew(again, LEASE)
             outcomes += self._side_by_side(again, max(1, width // 2))
-        return [outcome for outcome in outcomes if outcome is not None]
+        return [outcome for outcome in outcomes if isinstance(outcome, bool)]
 
-    def _finished(self, item: Item, last: bool) -> bool | None:
-        """Whether the item was done; None if memory was short and it may be tried again."""
+    def _finished(self, item: Item, all_items: Sequence[Item], last: bool) -> bool | str:
+        """Whether the item was done; "short" if memory was and it may be tried again, "late" if it was not begun."""
+        if self._deadline is not None and time.time() > self._deadline:
+            return "late"
+        self._renew(all_items)
         try:
-            turn = self._turn(item)
-            self._store.jobs.done(item, turn.id, self._written(turn))
+            result = self._work(item)
+            self._store.jobs.done(item, result.turn, result.outputs)
             return True
         except Exception as error:
             # Whatever one item does, the others go on; what is not ours to judge is told with its type.
-            if _short_of_memory(error) and not last:
-                return None
+            if short_of_memory(error) and not last:
+                return "short"
             self._store.jobs.fail(item, reason(error))
-            log.info("%s: %s", item.name, reason(error))
+            log.info("%s: %s", item.name, reason(error), extra={"item": item.name, "job": self._job.name})
             return False
 
-    def _turn(self, item: Item) -> Turn:
-        """The item's turn: the one that an interrupted run has recorded already, or a new one."""
-        run = f"{self._job.name}/{item.key}"
-        recorded = uuid5(RUNS, run).hex
-        try:
-            return self._store.turn(recorded)
-        except UnknownName:
-            self._ask(HumanMessage(content=self._content(item)), _context(item, run))
-            return self._store.turn(recorded)
-
-    def _content(self, item: Item) -> list[Any]:
-        limits = Limits()
-        text = request_text(self._source, item.source)
-        if not text and not item.source["media"]:
-            raise InputError("The request is empty; give the item a text or a file.")
-        files = [(self._source.read(path, limits.max_bytes), said) for path, said in item.source["media"]]
-        content: list[Any] = [to_block(self._store, data, said) for data, said in files]
-        return [*content, {"type": "text", "text": text}] if text else content
-
-    def _written(self, turn: Turn) -> dict[str, Any]:
-        """Write the reply's media; what the ledger keeps of the reply."""
-        files: list[dict[str, Any]] = []
-        for part in turn.reply:
-            if part.media is not None:
-                name = file_name(turn.id, len(files) + 1, part.media.mime)
-                self._destination.put(name, self._store.get(part.media.hash))
-                about = {"modality": part.modality.value, "hash": part.media.hash, "content": part.media.content}
-                files.append({"file": name, **about})
-        said = [part.text for part in turn.reply if part.text and part.kind == "content"]
-        return {"text": " ".join(said), "files": files, "tokens": len(turn.generation.ids)}
+    def _renew(self, items: Sequence[Item]) -> None:
+        now = time.monotonic()
+        if now - self._renewed > LEASE / 3:
+            self._renewed = now
+            self._store.jobs.renew(items, LEASE)
 
 
 def reason(error: BaseException) -> str:
@@ -118,19 +102,14 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _context(item: Item, run: str) -> Context:
-    asked = item.source
-    return Context(
-        to=asked["to"],
-        seed=asked["seed"],
-        voice=asked["voice"],
-        max_seconds=asked["max_seconds"],
-        max_tokens=asked["max_tokens"],
-        run=run,
-        conversation=None,
-    )
-
-
-def _short_of_memory(error: BaseException) -> bool:
+def short_of_memory(error: BaseException) -> bool:
     """By name, since the tensor library is not this floor's to know; a full queue is answered in the same way."""
-    return isinstance(error, MemoryError | Busy) or type(error).__name__ == "OutOfMemoryError"
+    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError | Busy) or named
+
+
+def _by_key(items: Iterable[Item]) -> tuple[list[Item], list[Item]]:
+    """The first item of each key, and those that ask for the same: they wait, and find it done."""
+    first: dict[str, Item] = {}
+    twins = [item for item in items if first.setdefault(item.key, item) is not item]
+    return list(first.values()), twins

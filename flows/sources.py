@@ -1,7 +1,8 @@
 """What is to be converted: a folder, a glob, a CSV or a JSONL table, here or behind an fsspec URL, as inputs.
 
 Columns of a table: `text`; `image`, `speech`, `music`, `audio` or `media` (paths beside the table, `;` between them);
-`to`, `voice`, `seed`, `id`; every other column travels along as metadata. Nothing here opens a medium.
+`to`, `voice`, `seed`, `id`; every other column travels along as metadata. A mapping says which of the table's columns
+serve as which of these, where their names differ. Nothing here opens a medium.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ TEXTS = {".txt", ".md"}
 MEDIA_COLUMNS = {"image": "image", "speech": "speech", "music": "music", "audio": None, "media": None}
 """A column of files -> the modality that its name says; None lets the content say."""
 OPTIONS = ("to", "voice", "seed")
+COLUMNS = ("text", *MEDIA_COLUMNS, *OPTIONS, "id")
+"""The columns that mean something."""
 Files = tuple[tuple[str, str | None], ...]
 
 
@@ -44,9 +47,14 @@ class Input:
 class Source:
     """A place to read from; `inputs()` lists it, `read()` opens one of its files."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, columns: Mapping[str, str] | None = None) -> None:
+        """columns: our name of a column -> the table's. Raises SettingsError for a place or a column not known."""
         from fsspec.core import url_to_fs
 
+        self._columns = dict(columns or {})
+        if strange := set(self._columns) - set(COLUMNS):
+            known = ", ".join(COLUMNS)
+            raise SettingsError(f"There is no column named {sorted(strange)[0]!r} to map to; use one of {known}.")
         try:
             self._files, self._path = url_to_fs(where)
         except (ValueError, ImportError) as error:
@@ -109,7 +117,13 @@ class Source:
         rows = _csv(text) if self._path.lower().endswith(".csv") else _jsonl(text, self.where)
         folder = self._path.rpartition("/")[0]
         for number, row in enumerate(rows, 1):
-            yield _input(row, f"row {number:06d}", folder)
+            yield _input(self._mapped(row), f"row {number:06d}", folder)
+
+    def _mapped(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row under our names; a column of ours that another one serves as is metadata no more."""
+        ours = {ours: row[theirs] for ours, theirs in self._columns.items() if theirs in row}
+        rest = {name: cell for name, cell in row.items() if name not in self._columns.values()}
+        return {**{name: cell for name, cell in rest.items() if name not in self._columns}, **ours}
 
 
 def _csv(text: str) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,6 @@ from anyloom.anygpt_model.media import write_png, write_wav
 
 pytest.importorskip("prefect")
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def _server() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    import anyloom.flows  # settles what Prefect reads when it is imported  # noqa: F401
-
-    with prefect_test_harness(server_startup_timeout=240):
-        yield
-
-
-@pytest.fixture
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANYLOOM_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -46,7 +30,7 @@ def mixed(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("_server", "_home")
+@pytest.mark.usefixtures("prefect_server", "flow_home")
 def test_a_folder_is_converted_once_and_then_left_alone(mixed: Path, tmp_path: Path, tiny_folder: Path) -> None:
     from anyloom.flows.convert import run_convert
 
@@ -70,7 +54,7 @@ def test_a_folder_is_converted_once_and_then_left_alone(mixed: Path, tmp_path: P
     assert run(dry_run=True, retry_failed=True)["to_do"] == 1
 
 
-@pytest.mark.usefixtures("_home")
+@pytest.mark.usefixtures("flow_home")
 def test_what_cannot_be_used_is_refused_before_anything_starts(mixed: Path, tmp_path: Path, tiny_folder: Path) -> None:
     from anyloom.flows.convert import run_convert
 
@@ -85,3 +69,126 @@ def test_what_cannot_be_used_is_refused_before_anything_starts(mixed: Path, tmp_
     with pytest.raises(SettingsError, match="can't be written"):
         run_convert(str(mixed), to="text", out=tmp_path / "file" / "out", model=model)
     assert not (tmp_path / "home" / "anyloom.db").exists()
+
+
+BAD = {
+    "a picture that is text": ({"image": "text.png"}, "content is text"),
+    "an empty picture": ({"image": "empty.png"}, "empty"),
+    "a picture cut short": ({"image": "cut.png"}, ""),
+    "a picture with a broken header": ({"image": "header.png"}, ""),
+    "a picture far too large": ({"image": "huge.png"}, ""),
+    "a picture that is not there": ({"image": "nowhere.png"}, "does not exist"),
+    "a folder for a picture": ({"image": "folder.png"}, ""),
+    "a sound that is text": ({"speech": "text.wav"}, ""),
+    "an empty sound": ({"speech": "empty.wav"}, "empty"),
+    "a sound of no samples": ({"speech": "silent.wav"}, ""),
+    "a sound cut in its header": ({"speech": "cut.wav"}, ""),
+    "a picture called a sound": ({"speech": "good.png"}, ""),
+    "a sound called a picture": ({"image": "good.wav"}, ""),
+    "a program": ({"media": "program.bin"}, ""),
+    "an archive": ({"media": "archive.zip"}, ""),
+    "a document": ({"media": "document.pdf"}, ""),
+    "no text and no file": ({"note": "nothing"}, "empty"),
+    "blanks for a text": ({"text": "   "}, "empty"),
+    "an unknown voice": ({"text": "hello", "voice": "nobody"}, "nobody"),
+    "an unknown target": ({"text": "hello", "to": "smell"}, "smell"),
+    "a text longer than the model takes": ({"text": "word " * 4000}, ""),
+}
+
+
+def bad_files(folder: Path) -> None:
+    picture = write_png(np.full((32, 32, 3), 9, np.uint8))
+    sound = write_wav(np.sin(np.arange(8_000) / 20).astype(np.float32), 16_000)
+    huge = picture[:16] + (200_000).to_bytes(4, "big") * 2 + picture[24:]
+    contents = {
+        "text.png": b"no picture", "empty.png": b"", "cut.png": picture[: len(picture) // 2],
+        "header.png": picture[:8] + b"\0" * 40, "huge.png": huge, "text.wav": b"no sound", "empty.wav": b"",
+        "silent.wav": write_wav(np.zeros(0, np.float32), 16_000), "cut.wav": sound[:20], "good.png": picture,
+        "good.wav": sound, "program.bin": b"\x7fELF" + b"\0" * 60, "archive.zip": b"PK\x03\x04" + b"\0" * 60,
+        "document.pdf": b"%PDF-1.7\n",
+    }  # fmt: skip
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    (folder / "folder.png").mkdir()
+
+
+@pytest.mark.usefixtures("prefect_server", "flow_home")
+def test_items_bad_in_twenty_ways_fail_each_with_its_reason(tmp_path: Path, tiny_folder: Path) -> None:
+    from anyloom.flows.convert import TooManyFailed, convert
+    from anyloom.flows.workplace import close_workplaces
+
+    bad_files(tmp_path)
+    good = [{"id": f"good {n}", "text": f"hello {n}"} for n in range(4)] + [{"id": "good p", "image": "good.png"}]
+    rows = [*good[:2], *({"id": name, **cells} for name, (cells, _) in BAD.items()), *good[2:]]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"source": str(tmp_path / "rows.jsonl"), "to": "text", "model": str(tiny_folder), "max_tokens": 8}
+    try:
+        state = convert(out=str(tmp_path / "out"), **given, return_state=True)
+        assert (state.is_completed(), state.name) == (True, "CompletedWithFailures")
+        with pytest.raises(TooManyFailed, match=r"21 failed.*more than the 50%"):
+            convert(out=str(tmp_path / "strict"), **given, max_failed_share=0.5)
+    finally:
+        close_workplaces()
+    told = {row["name"]: row for row in map(json.loads, (tmp_path / "out/manifest.jsonl").read_text().splitlines())}
+    assert list(told) == [row["id"] for row in rows]
+    assert {name for name, row in told.items() if row["status"] == "done"} == {row["id"] for row in good}
+    for name, (_, said) in BAD.items():
+        reason = told[name]["error"]
+        assert said in reason, (name, reason)
+        assert "\n" not in reason
+        assert reason.endswith("."), (name, reason)
+
+
+@pytest.mark.usefixtures("prefect_server", "flow_home")
+def test_media_become_shards_of_codes(mixed: Path, tmp_path: Path, tiny_folder: Path) -> None:
+    from safetensors.numpy import load_file
+
+    from anyloom.flows.tokenize import run_tokenize
+
+    (mixed / "f.png").write_bytes((mixed / "c.png").read_bytes())
+    out, options = tmp_path / "codes", {"model": str(tiny_folder), "quiet": True}
+    assert run_tokenize(str(mixed), out=out, dry_run=True, **options)["to_do"] == 6
+    first = run_tokenize(str(mixed), out=out, limit=3, **options)
+    second = run_tokenize(str(mixed), out=out, **options)
+    assert (first["done"] + second["done"], first["failed"] + second["failed"]) == (3, 3), second["reasons"]
+    assert "no medium" in second["reasons"]["a.txt"]
+    lines = [json.loads(line) for line in (out / "codes.jsonl").read_text().splitlines()]
+    assert [(line["name"], line["modality"], line["row"]) for line in lines] == [
+        ("c.png", "image", 0), ("f.png", "image", 1), ("d.wav", lines[2]["modality"], 0),
+    ]  # fmt: skip
+    shard = load_file(out / lines[0]["file"])
+    begin, middle, end = shard["offsets"]
+    assert middle - begin == lines[0]["frames"]
+    assert np.array_equal(shard["codes"][begin:middle], shard["codes"][middle:end])
+
+
+@pytest.mark.usefixtures("prefect_server", "flow_home")
+def test_other_places_are_converted_from_and_to_by_url_with_columns_of_their_own(tiny_folder: Path) -> None:
+    import fsspec
+
+    from anyloom.flows.convert import run_convert
+
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/far/in/rows.csv", b"question,shelf\nhello,1\nbye,2\n")
+
+    def run(**more: Any) -> dict[str, Any]:
+        common: dict[str, Any] = {"to": "text", "out": "memory://far/out", "model": str(tiny_folder), "max_tokens": 8}
+        columns = {"text": "question"}
+        return run_convert("memory://far/in/rows.csv", columns=columns, quiet=True, **common, **more)
+
+    assert run()["done"] == 2
+    rows = [json.loads(line) for line in files.cat_file("/far/out/manifest.jsonl").splitlines()]
+    assert [(row["input_text"], row["metadata"]) for row in rows] == [
+        ("hello", {"shelf": "1"}),
+        ("bye", {"shelf": "2"}),
+    ]
+    # One changes, one is new: what is stale is done again, what is new waits.
+    files.pipe_file("/far/in/rows.csv", b"question,shelf\nhello again,1\nbye,2\nand more,3\n")
+    assert run(only_stale=True, dry_run=True)["to_do"] == 1
+    told = run(only_stale=True)
+    assert (told["done"], told["found"], told["left"]) == (1, 3, 0)
+    assert run(stop_after=0.0)["left"] == 1
+    assert run(item_timeout=0.001)["reasons"] == {
+        "row 000003": "It took more than 0.001 s; allow an item more, or ask for less."
+    }
+    assert run(retry_failed=True)["done"] == 1

@@ -20,6 +20,7 @@ import os, sys, time
 from uuid import uuid5
 from anyloom.anygpt_model.errors import InputError
 from anyloom.anygpt_model.values import Bounds, Generation, Modality, Part, Turn
+from anyloom.flows.conversion import Conversion
 from anyloom.flows.destination import Destination, manifest_rows
 from anyloom.flows.ledger import Asked, row
 from anyloom.flows.planning import all_items
@@ -42,13 +43,15 @@ def ask(message, context):
         prompt=(1,), bounds=Bounds(), reply=reply, sampling={}, model="fake",
         generation=Generation((5,), (-1.0,), (1.0,), "end", 0),
         fingerprints={}, versions={}, timings={}, options={}, created="2026-01-01T00:00:00+00:00"))
+    turn = store.turn(uuid5(RUNS, context.run).hex)
     os.write(1, b"recorded\\n")  # one write: lines of two threads never mix
+    return turn
 
 items = [row(item, source, Asked("text"), {}) for item in source.inputs()]
 job = store.jobs.open("job", {})
 store.jobs.release(job)
 store.jobs.add(job, items)
-shard = Shard(job, store, ask, source, Destination(out))
+shard = Shard(job, store, Conversion("job", store, ask, source, Destination(out)))
 while sum(shard.work("w", 8).values()):
     pass
 Destination(out).write_manifest(manifest_rows(all_items(store, job), [item.name for item in items]))

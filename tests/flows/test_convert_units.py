@@ -18,6 +18,7 @@ import pytest
 from anyloom.anygpt_model.errors import InputError, SettingsError, UnknownName
 from anyloom.anygpt_model.values import Bounds, Generation, Modality, Part, Turn
 from anyloom.flows import quiet
+from anyloom.flows.conversion import Conversion
 from anyloom.flows.destination import Destination, file_name, manifest_rows
 from anyloom.flows.ledger import Asked, row
 from anyloom.flows.planning import Order, estimate, leading, planned
@@ -44,7 +45,7 @@ class Scripted:
         self.asked: list[str] = []
         self.short = short
 
-    def __call__(self, message: Any, context: Context) -> None:
+    def __call__(self, message: Any, context: Context) -> Turn:
         text = message.content[-1]["text"]
         self.asked.append(text)
         if text == "bad":
@@ -55,7 +56,7 @@ class Scripted:
             self.short -= 1
             raise MemoryError
         assert context.run is not None
-        self.store.record(echo(context.run, text))
+        return self.store.record(echo(context.run, text))
 
 
 def echo(run: str, text: str) -> Turn:
@@ -77,7 +78,7 @@ def shard(store: Store, source: str, out: Path, ask: Any) -> Shard:
     opened = Source(source)
     job = store.jobs.open("job", {})
     store.jobs.add(job, [row(item, opened, Asked("text"), MODEL) for item in opened.inputs()])
-    return Shard(job, store, ask, opened, Destination(str(out)))
+    return Shard(job, store, Conversion("job", store, ask, opened, Destination(str(out))))
 
 
 def rows(store: Store) -> list[Any]:
@@ -280,7 +281,7 @@ def test_a_dry_run_counts_and_estimates_without_writing(tmp_path: Path, store: S
     items = [row(item, opened, given.asked, MODEL) for item in opened.inputs()]
     assert planned(store, given, items).to_do == 2
     assert store.jobs.all() == []
-    assert estimate(store, given, 2) == {"tokens": 1020, "seconds": None}
+    assert estimate(store, given, items, 2) == {"tokens": 1020, "seconds": None}
     assert Order.from_document(json.loads(json.dumps(given.document()))) == given
 
 

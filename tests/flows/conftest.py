@@ -1,0 +1,41 @@
+"""What the flows' tests share: one Prefect server for all of them, and a home of their own for each."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """The address of Prefect's test server; it takes ten seconds to start, so one serves all."""
+    pytest.importorskip("prefect")
+    import anyloom.flows  # settles what Prefect reads when it is imported  # noqa: F401, I001
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=240):
+        yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture
+def flow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ANYLOOM_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def _storage() -> Any:
+    path = Path(__file__).parents[1] / "storage" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("storage_conftest", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+postgres_server = _storage().postgres_server

@@ -1,0 +1,136 @@
+"""The pocket model over mixed items, killed with -9 at three random moments: the manifest of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anyloom.anygpt_model.media import write_png, write_wav
+from anyloom.flows import quiet
+from anyloom.storage.store import open_store
+
+pytest.importorskip("prefect")
+CALLER = """
+import json, os, sys, time
+from anyloom.flows.convert import run_convert
+from anyloom.storage.jobs import Jobs
+source, out, after = sys.argv[1], sys.argv[2], int(sys.argv[3])
+finish, seen = Jobs._finish, []
+def counted(self, item, values):
+    told = finish(self, item, values)
+    seen.append(1)
+    if len(seen) == after:
+        os.write(1, b"now\\n")
+        time.sleep(60)
+    return told
+Jobs._finish = counted
+answer = run_convert(source, to="text", out=out, max_tokens=12, shard=8, quiet=True)
+print(json.dumps(answer))
+"""
+"""After so many finished items it says so and waits to be killed, so that the kill comes while others are in work."""
+
+
+def mixed(folder: Path, items: int) -> Path:
+    """A table of texts, pictures and recordings; every seventh input is the one before it, every 13th is bad."""
+    folder.mkdir()
+    noise = np.random.default_rng(3)
+    rows: list[dict[str, Any]] = []
+    for n in range(items):
+        if n % 7 == 6:
+            rows.append(rows[-1])
+        elif n % 13 == 12:
+            (folder / f"{n}.png").write_bytes(b"\\x89PNG, but no picture")
+            rows.append({"media": f"{n}.png"})
+        elif n % 10 == 3:
+            (folder / f"{n}.png").write_bytes(write_png(noise.integers(0, 255, (32, 32, 3), np.uint8)))
+            rows.append({"text": "what is this?", "image": f"{n}.png"})
+        elif n % 10 == 7:
+            tone = np.sin(np.arange(8_000) * noise.uniform(0.02, 0.2)).astype(np.float32) * 0.3
+            (folder / f"{n}.wav").write_bytes(write_wav(tone, 16_000))
+            rows.append({"speech": f"{n}.wav"})
+        else:
+            rows.append({"text": f"What is {n}?"})
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def started(source: Path, out: Path, home: Path, after: int, environment: dict[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CALLER, str(source), str(out), str(after)]
+    given = {**os.environ, "ANYLOOM_HOME": str(home), "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=given)
+
+
+def killed_three_times(folder: Path, items: int, environment: dict[str, str]) -> tuple[list[int], list[int]]:
+    """Run, kill, run, …, to the end, and undisturbed beside it; when it was killed, and which processes were."""
+    source, moments = mixed(folder / "in", items), [random.randint(1, items // 5) for _ in range(3)]
+    killed = []
+    for after in moments:
+        process = started(source, folder / "killed", folder / "home", after, environment)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        process.kill()
+        process.wait()
+        killed.append(process.pid)
+    for name in ("killed", "calm"):
+        home = folder / ("home" if name == "killed" else "calm home")
+        process = started(source, folder / name, home, 0, environment)
+        told, _ = process.communicate()
+        assert process.returncode == 0, told
+        assert name == "calm" or not _children_of(killed)
+    return moments, killed
+
+
+def _children_of(owners: list[int]) -> list[int]:
+    """Processes that were started for a conversion that no longer runs."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        owner = quiet._owner(int(entry.name)).partition(":")[0]
+        if owner.isdigit() and int(owner) in owners and int(entry.name) not in owners:
+            found.append(int(entry.name))
+    return found
+
+
+def same(folder: Path, items: int) -> None:
+    """Raises AssertionError where the killed run's manifest is not the undisturbed one's."""
+    rows, calm = (
+        [json.loads(line) for line in (folder / name / "manifest.jsonl").read_text().splitlines()]
+        for name in ("killed", "calm")
+    )
+    assert len(rows) == items
+    told = ("name", "status", "key", "turn", "error", "seed")
+    assert [[row[name] for name in told] for row in rows] == [[row[name] for name in told] for row in calm]
+    assert {row["status"] for row in rows} == {"done", "failed"}
+    done = [row for row in rows if row["status"] == "done"]
+    with (
+        open_store(f"sqlite:///{folder}/home/anyloom.db") as store,
+        open_store(f"sqlite:///{folder}/calm home/anyloom.db") as other,
+    ):
+        assert len(store.turns(limit=1000)) == len({row["key"] for row in done})
+        for row in done:
+            assert store.turn(row["turn"]).prompt == other.turn(row["turn"]).prompt
+
+
+@pytest.mark.slow
+def test_forty_items_survive_three_kills(tmp_path: Path, prefect_server: str) -> None:
+    moments, _ = killed_three_times(tmp_path, 40, {"PREFECT_API_URL": prefect_server})
+    print("killed after", moments)
+    same(tmp_path, 40)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_five_hundred_items_survive_three_kills_and_leave_no_process(tmp_path: Path) -> None:
+    """Without a server configured: each run starts its own, and the next start ends what a killed one left."""
+    environment = {"PREFECT_API_URL": ""}
+    moments, _ = killed_three_times(tmp_path, 500, environment)
+    print("killed after", moments)
+    same(tmp_path, 500)
