@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+import logging
 from pathlib import Path
 
 import click
@@ -19,20 +19,44 @@ STAGES = ("data", "image", "speech", "music", "language", "evaluate")
 @click.option(
     "--work", type=click.Path(path_type=Path), default=".train", show_default=True, help="Data and checkpoints."
 )
-@click.option("--minutes", type=float, help="How long each stage may train; it goes on from where it stopped.")
+@click.option("--minutes", type=float, help="Processor time of each stage; it goes on from where it stopped.")
 @click.option("--device", help="cpu, cuda … [default: a GPU if there is one]")
 @click.option("--seed", type=int, default=0, show_default=True)
-def train(stage: str, work: Path, minutes: float | None, device: str | None, seed: int) -> None:
-    """Run STAGE of the recipe: data, image, speech, music, language, evaluate, or all."""
+@click.option("--model", help="evaluate: a model's name or folder [default: WORK/pocket if it is there, else pocket]")
+@click.option("--limit", type=click.IntRange(min=1), help="evaluate: cases of each direction [default: 100]")
+def train(
+    stage: str, work: Path, minutes: float | None, device: str | None, seed: int, model: str | None, limit: int | None
+) -> None:
+    """Run STAGE of the recipe: data, image, speech, music, language, evaluate, or all.
+
+    What is trained is put together as a model folder in WORK/pocket: say --model .train/pocket tries it.
+    """
     if stage not in (*STAGES, "all"):
         raise UnknownName(f"There is no stage named {stage!r}; use one of {', '.join(STAGES)}, all.")
+    logging.getLogger("anyloom").setLevel(logging.INFO)
     screen = Screen()
     for name in STAGES if stage == "all" else (stage,):
         screen.remark(f"train {name}")
         try:
-            recipe = import_module(f"..anygpt_model.training.{name}", __package__)
+            _run(name, work, minutes, device, seed, model, limit)
         except ModuleNotFoundError as error:
             raise SettingsError(
                 f"The stage {name} needs {error.name}, which is not installed; run: pip install 'anyloom[train]'."
             ) from None
-        recipe.run(work=work, minutes=minutes, device=device, seed=seed)
+
+
+def _run(
+    stage: str, work: Path, minutes: float | None, device: str | None, seed: int, model: str | None, limit: int | None
+) -> None:
+    from ..anygpt_model.training import stages
+
+    if stage == "evaluate":
+        from ..anygpt_model.training import evaluate
+
+        trained = work / "pocket"
+        chosen = model or (str(trained) if trained.is_dir() else "pocket")
+        evaluate.run(work, device=device, model=chosen, limit=limit or evaluate.LIMIT)
+        return
+    import torch
+
+    stages.run_stage(stage, work, minutes, device or ("cuda" if torch.cuda.is_available() else "cpu"), seed)

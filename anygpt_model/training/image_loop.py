@@ -52,13 +52,16 @@ class Budget:
 
 @dataclass
 class Run:
-    """A stage in progress: what is trained, with what, and where it is kept; `parts` are saved and restored."""
+    """A stage in progress: what is trained, with what, and where it is kept; `parts` are saved and restored. The
+    optimizers come with their peak rates."""
 
     path: Path
     parts: dict[str, nn.Module]
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     budget: Budget
-    peak: float
+
+    def __post_init__(self) -> None:
+        self._full = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def resume(self) -> None:
         """Continue from the checkpoint if there is one; its processor time counts."""
@@ -67,15 +70,25 @@ class Run:
         state = torch.load(self.path, map_location="cpu", weights_only=True)
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         self.budget = Budget(self.budget.seconds, spent=state["spent"], step=state["step"])
         log.info("resumed %s at step %d", self.path.name, self.budget.step)
+
+    def learn(self, loss: Tensor) -> None:
+        """One step down the gradient of `loss`, which is clipped to length 1."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        weights = [weight for each in self.optimizers for group in each.param_groups for weight in group["params"]]
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
         state = {
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "spent": self.budget.progress * self.budget.seconds,
             "step": self.budget.step,
         }
@@ -87,8 +100,9 @@ class Run:
         """Step numbers until the budget is used; sets the rate before each, saves now and then and at the end."""
         saved = time.process_time()
         while self.budget.progress < 1:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.budget.rate(self.peak)
+            for optimizer, full in zip(self.optimizers, self._full, strict=True):
+                for group, peak in zip(optimizer.param_groups, full, strict=True):
+                    group["lr"] = self.budget.rate(peak)
             yield self.budget.step
             self.budget.step += 1
             if time.process_time() - saved > CHECKPOINT_SECONDS:

@@ -1,9 +1,10 @@
 """The teacher of the pocket's image tokenizer, in closed form, where the published one had CLIP.
 
-A picture's teaching is 252 numbers: 56 say what it is (latent semantic analysis of the thing's tags, label and
-family), 4 which style it is in, 192 how it looks (principal components of 32 x 32 pixels). Cut into 32 groups, scaled
-and clustered, they are also the codebook and the codes that the tokenizer is to reach: 7 codes for the thing, 1 for the
-style, then 24 from coarse to fine. Only pictures that may be trained on are used. Knows no network.
+A picture's teaching is 380 numbers: 56 say what it is (latent semantic analysis of the thing's tags, label and
+family), 4 which style it is in, 320 how it looks (principal components of 32 x 32 pixels). The first 252, cut into 32
+groups, scaled and clustered, are also the codebook and the codes that the tokenizer is to reach: 7 codes for the thing,
+1 for the style, then 24 from coarse to fine. Everything is fitted on pictures that may be trained on; things drawn by
+other hands are measured by the same scales. Knows no network.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .image_data import STYLES, load
+from .image_hands import load_hands
 from .image_loop import command
 
 log = logging.getLogger(__name__)
 
 SIDE = 32
-MEANING, LOOKS = 56, 192
+MEANING, LOOKS = 56, 320
 FEATURES = MEANING + len(STYLES) + LOOKS
+CODED_LOOKS = 192
+"""Components of the looks that have codes of their own; the finer ones follow from what the picture is."""
 CODE_DIM = 32
 APART = 4.0
 """How far the kinds of groups lie apart in the codebook, so that a vector finds its own kind."""
@@ -49,13 +53,16 @@ KINDS = (Kind(7, 8, 252, 28), Kind(1, 4, 4, 29), Kind(8, 4, 256, 30), Kind(8, 8,
 @dataclass(frozen=True)
 class Teaching:
     """For all N pictures: vectors to reach [N, 32, CODE_DIM], their codes [N, 32], image embeddings [N, FEATURES]; and
-    the codebook [1024, CODE_DIM]. train: rows that may be trained on."""
+    the codebook [1024, CODE_DIM]. train: rows that may be trained on.
+
+    Of the M pictures by other hands there are the vectors to reach, [M, 32, CODE_DIM], but no style's."""
 
     vectors: Tensor
     codes: Tensor
     embeddings: Tensor
     codebook: Tensor
     train: Tensor
+    hands: Tensor
 
 
 def components(points: NDArray[np.float32], fit: NDArray[np.bool_], count: int) -> NDArray[np.float32]:
@@ -116,35 +123,51 @@ def placed(points: Tensor, kind: Kind) -> Tensor:
 def teach(work: Path, seed: int = 0) -> Teaching:
     """Teaching for every picture of stage "data"; a minute on one core, the same whenever the data are the same."""
     pictures, _, rows = load(work)
+    others, _, things = load_hands(work)
     fit = np.array([row["split"] == "train" for row in rows])
     style = np.eye(len(STYLES), dtype=np.float32)[[STYLES.index(row["style"]) for row in rows]] - 1 / len(STYLES)
-    parts = [torch.from_numpy(part) for part in (meanings(rows, fit), style, looks(pictures, fit))]
+    look_of = torch.from_numpy(looks(np.concatenate([pictures, others]), np.pad(fit, (0, len(others)))))
+    parts = [torch.from_numpy(meanings(rows, fit)), torch.from_numpy(style), look_of[: len(rows)]]
     train = torch.from_numpy(fit)
     deviations = [part[train].std(0) for part in parts]
     meaning, manner, look = (part / deviation for part, deviation in zip(parts, deviations, strict=True))
     # Coarse components matter more to the eye: the embedding keeps the square root of their spread.
     weight = (deviations[2] / deviations[2].square().mean().sqrt()).sqrt()
     embeddings = torch.cat([0.7 * meaning, manner, look * weight], dim=1)
-    vectors, codes, codebook = coded(meaning, manner, look, train, torch.Generator().manual_seed(seed))
-    return Teaching(vectors, codes, embeddings, codebook, train.nonzero()[:, 0])
+    points = sources(meaning, manner, look)
+    book = codebook(points, train, torch.Generator().manual_seed(seed))
+    by_hands = meaning[torch.from_numpy(things)], torch.zeros(len(others), len(STYLES)), look_of[len(rows) :]
+    reached = sources(by_hands[0], by_hands[1], by_hands[2] / deviations[2])
+    codes = nearest(points, book)
+    return Teaching(
+        torch.cat(points, 1), codes, embeddings, torch.cat(book), train.nonzero()[:, 0], torch.cat(reached, 1)
+    )
 
 
-def coded(
-    meaning: Tensor, manner: Tensor, look: Tensor, train: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Vectors [N, 32, CODE_DIM], codes [N, 32] and codebook of standardised parts."""
-    sources = [meaning, manner, *torch.split(look, [kind.groups * kind.width for kind in KINDS[2:]], dim=1)]
-    vectors: list[Tensor] = []
+def sources(meaning: Tensor, manner: Tensor, look: Tensor) -> list[Tensor]:
+    """Standardised parts [N, ...] as vectors [N, groups, CODE_DIM], one tensor for each of KINDS."""
+    widths = [kind.groups * kind.width for kind in KINDS[2:]]
+    flat = [meaning, manner, *torch.split(look[:, :CODED_LOOKS], widths, dim=1)]
+    return [
+        placed(part.reshape(len(part), kind.groups, kind.width), kind) for kind, part in zip(KINDS, flat, strict=True)
+    ]
+
+
+def codebook(points: list[Tensor], train: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """The codes' vectors [codes, CODE_DIM] of each of KINDS, clustered from the rows `train`."""
+    return [
+        clustered(part[train].flatten(0, 1), kind.codes, generator) for kind, part in zip(KINDS, points, strict=True)
+    ]
+
+
+def nearest(points: list[Tensor], books: list[Tensor]) -> Tensor:
+    """Codes [N, 32] of points."""
     codes: list[Tensor] = []
-    books: list[Tensor] = []
-    for kind, source in zip(KINDS, sources, strict=True):
-        points = placed(source.reshape(len(source), kind.groups, kind.width), kind)
-        book = clustered(points[train].flatten(0, 1), kind.codes, generator)
-        nearest = torch.cdist(points.flatten(0, 1), book).argmin(1).reshape(points.shape[:2])
-        codes.append(nearest + sum(len(earlier) for earlier in books))
-        vectors.append(points)
-        books.append(book)
-    return torch.cat(vectors, 1), torch.cat(codes, 1), torch.cat(books)
+    start = 0
+    for part, book in zip(points, books, strict=True):
+        codes.append(start + torch.cdist(part.flatten(0, 1), book).argmin(1).reshape(part.shape[:2]))
+        start += len(book)
+    return torch.cat(codes, 1)
 
 
 def run(work: Path, minutes: float, device: str, seed: int) -> None:

@@ -18,7 +18,7 @@ from ..dialogue import Message, format_example
 from ..values import Modality, Part
 from ..vocabulary import Vocabulary
 from . import language_texts as texts
-from .language_media import Codes, Media, Row, read_media
+from .language_media import Codes, Media, Row, read_media, read_views
 from .sentences import held_out, qa_pairs, train_pairs
 
 TALK = "text->text"
@@ -37,6 +37,8 @@ SHARES = {
 LENGTHS = {"text->image": 80, "image->text": 85, "text->speech": 190, "speech->text": 200, "text->music": 400}
 LENGTHS |= {"music->text": 330, SPOKEN: 330, TALK: 55}
 """Ids of a usual chat of each direction: what turns shares of ids into shares of chats."""
+OWN_VIEWS = 0.75
+"""Share of pictures shown in the tokenizer's own codes, once it has them; the others come in its teacher's."""
 CHAT_IDS = 640
 """No chat of several exchanges is longer."""
 
@@ -68,6 +70,8 @@ class Chats:
         self.rng = random.Random(seed)
         self._stamps: dict[Modality, float] = {}
         self.media: dict[Modality, Media] = {}
+        self._views: NDArray[np.int64] | None = None
+        self._views_stamp = 0.0
         self.refresh()
 
     def refresh(self) -> bool:
@@ -80,9 +84,18 @@ class Chats:
                 self.media[modality] = read_media(self.work, modality)
                 self._stamps[modality] = stamp
                 fresh = True
+        fresh |= self._look_again()
         if fresh:
             self._index()
         return fresh
+
+    def _look_again(self) -> bool:
+        path = self.work / Modality.IMAGE.value / "views.npz"
+        stamp = path.stat().st_mtime if path.exists() else 0.0
+        changed, self._views_stamp = stamp != self._views_stamp, stamp
+        if changed:
+            self._views = read_views(self.work)
+        return changed
 
     def _index(self) -> None:
         self._drawn: dict[str, list[tuple[Row, Codes]]] = {}
@@ -191,6 +204,9 @@ class Chats:
 
     def _see(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
         asked = self._phrased(texts.DESCRIBE, phrasing)
+        if self._views is not None and (phrasing is not None or self.rng.random() < OWN_VIEWS):
+            views = self._views[row["row"]]
+            codes = views[:1] if phrasing is not None else self.rng.choice(list(views))[None]
         styled = asked.lower().startswith("describe") and phrasing is None
         words = row["captions"][1] if styled else row["phrase"]
         return _exchange([self._part(Modality.IMAGE, codes), _text(asked)], [_text(words)], "image->text")

@@ -53,6 +53,16 @@ def read_media(work: Path, modality: Modality) -> Media:
     return media
 
 
+def read_views(work: Path) -> NDArray[np.int64] | None:
+    """What the tokenizer itself makes of every picture seen in several ways, int64 [pictures, views, codes]; None if
+    its trainer has not written `work`/image/views.npz."""
+    path = work / Modality.IMAGE.value / "views.npz"
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as opened:
+        return opened["codes"].astype(np.int64)  # type: ignore[no-any-return]
+
+
 def noisy(ids: NDArray[np.int64], vocabulary: Vocabulary, share: float, rng: np.random.Generator) -> NDArray[np.int64]:
     """`ids` with a `share` of the codes replaced by others of their codebook, so that no single code is trusted."""
     noised = ids.copy()

@@ -1,7 +1,7 @@
 """Trains the pocket's language model on chats within a given time, resumes, and writes it in the published layout.
 
-Matrices are trained by Muon, embeddings and norms by AdamW; the learning rate follows the share of the time that is
-used up. New codes are taken in while it trains. Knows no codec: it reads what the codecs' trainers wrote.
+Matrices are trained by Muon, embeddings and norms by AdamW; the learning rate follows the share of the processor time
+that is used up. New codes are taken in while it trains. Knows no codec: it reads what the codecs' trainers wrote.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ class LanguageTrainer:
         self._resume()
 
     def fit(self, minutes: float) -> None:
-        """Train until `minutes` in all, earlier runs counted, are used up; writes state and model as it goes."""
-        began, judged, exported = time.monotonic() - self.elapsed, self.elapsed, self.elapsed
+        """Train until `minutes` of processor time in all, earlier runs counted, are used up; writes as it goes."""
+        began, judged, exported = time.process_time() - self.elapsed, self.elapsed, self.elapsed
         for batch in self._batches():
-            self.elapsed = time.monotonic() - began
+            self.elapsed = time.process_time() - began
             if self.elapsed >= minutes * 60:
                 break
             loss = self._learn(batch, self.elapsed / (minutes * 60))
@@ -264,7 +264,7 @@ def replace_folder(fresh: Path, target: Path) -> None:
 
 
 def run(work: Path, minutes: float, device: str, seed: int) -> None:
-    """The stage "language": trains within `minutes` on all codes that are there, writes `work`/language/llm."""
+    """The stage "language": trains for `minutes` of processor time on all codes there are, writes language/llm."""
     LanguageTrainer(work, device, seed).fit(minutes)
 
 

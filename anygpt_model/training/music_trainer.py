@@ -28,6 +28,7 @@ CODEC = FrameCodecConfig(
     stack=4,
     window=960,
     n_mels=128,
+    decoder_blocks=5,
     num_codebooks=4,
     semantic_width=0,
 )

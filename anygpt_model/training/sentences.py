@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 
 HELD_OUT_SHARE = 0.1
-CAPTIONS = 200
-REQUESTS = 60
+CAPTIONS = 600
+REQUESTS = 160
 
 
 @dataclass(frozen=True, slots=True)

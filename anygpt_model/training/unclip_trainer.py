@@ -3,7 +3,7 @@
 The folder is a stock Stable unCLIP pipeline: the text encoder is there and untrained, since the prompt is always empty
 and the denoiser has no cross-attention. Minutes don't teach a denoiser to compose a picture, so composing is done in
 closed form: a linear guess of the latents from the embedding is the start, and the published schedule is cut to its
-first 250 times, from which the denoiser sharpens. Knows no picture file.
+first 120 times, from which the denoiser sharpens. Knows no picture file.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, UNet2DConditi
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..codecs.seed import SeedTokenizer, load_seed
 from ..codecs.unclip import OPTIONS, START, EmbeddingPipeline, ImageSynthesis, SynthesisOptions
 from .image_data import load
 from .image_latents import SIZE, autoencoder, latents_of, scaled
 from .image_loop import Average, Budget, Run, batch_of, command, prepare, sheet
-from .seed_trainer import CONFIG
+from .seed_hand_trainer import mistaken, sibling_of
+from .seed_shape import CONFIG
 
 log = logging.getLogger(__name__)
 
 BATCH = 24
 PEAK = 2e-3
-TIMES = 500
-STARTING_TIME = 250
+TIMES = 300
+STARTING_TIME = 120
 """Times that are learnt, and from which of them pictures set out: at more noise less of the linear guess survives."""
 UNCONDITIONAL = 0.1
 OPTIONS_OF_POCKET = SynthesisOptions(steps=12, guidance=1.0)
@@ -46,14 +47,14 @@ def fresh() -> UNet2DConditionModel:
         sample_size=SIZE // 2,
         in_channels=3,
         out_channels=3,
-        block_out_channels=(32, 64, 128),
+        block_out_channels=(32, 48, 64),
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
         mid_block_type="UNetMidBlock2D",
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         attention_head_dim=32,
         norm_num_groups=16,
-        time_embedding_dim=256,
+        time_embedding_dim=128,
         cross_attention_dim=TEXT["hidden_size"],
         class_embed_type="projection",
         projection_class_embeddings_input_dim=2 * CONFIG.image_features_dim,
@@ -87,12 +88,16 @@ def noising() -> DDPMScheduler:
     return DDPMScheduler(beta_schedule="squaredcos_cap_v2")
 
 
+def codes_of(work: Path) -> Tensor:
+    """The teacher's codes int64 [N, 32] of all pictures."""
+    with np.load(work / "image" / "tokens.npz") as kept:
+        return torch.from_numpy(kept["codes"].astype(np.int64))
+
+
 @torch.no_grad()
-def embeddings_of(seed: SeedTokenizer, work: Path, name: str, rows: Tensor) -> Tensor:
-    """Image embeddings [N, F] of these rows' codes in `work/image/{name}.npz`."""
-    with np.load(work / "image" / f"{name}.npz") as kept:
-        codes = torch.from_numpy(kept["codes"][rows.numpy()].astype(np.int64)).to(seed.query_tokens.device)
-    return torch.cat([seed.decode(part) for part in torch.split(codes, 256)])
+def embeddings_of(seed: SeedTokenizer, codes: Tensor) -> Tensor:
+    """Image embeddings [N, F] of codes [N, 32]."""
+    return torch.cat([seed.decode(part.to(seed.query_tokens.device)) for part in torch.split(codes, 256)])
 
 
 def labelled(embeddings: Tensor) -> Tensor:
@@ -174,8 +179,12 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
     split = {name: torch.tensor([row["row"] for row in rows if row["split"] == name]) for name in ("train", "pair")}
     tokenizer = load_seed(work / "image" / "seed", device)
     vae = autoencoder().to(device)
-    # A language model's codes are like the teacher's, a codec's round trip gives the tokenizer's own: learn from both.
-    known = torch.stack([embeddings_of(tokenizer, work, name, split["train"]) for name in ("targets", "own")])
+    # Whoever writes codes errs: the denoiser sees what the hand tells of right ones and of mistaken ones.
+    codes, concepts = codes_of(work), [row["concept"] for row in rows]
+    siblings = codes[sibling_of(concepts, split["train"], generator)][split["train"]]
+    right = codes[split["train"]]
+    others = right[torch.randperm(len(right), generator=generator)]
+    known = torch.stack([embeddings_of(tokenizer, each) for each in (right, mistaken(right, siblings, others))])
     pictures = scaled(pictures)
     latents = latents_of(vae, batch_of(pictures, split["train"]).to(device))
     start = linear_start(known.flatten(0, 1).cpu(), latents.cpu().repeat(len(known), 1, 1, 1))
@@ -184,22 +193,19 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
     log.info("denoiser of %.1f million parameters", sum(p.numel() for p in unet.parameters()) / 1e6)
     optimizer = torch.optim.AdamW(unet.parameters(), PEAK, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     parts = {"unet": unet, "average": average}
-    job = Run(work / "image" / "unet.pt", parts, optimizer, Budget(60 * minutes), PEAK)
+    job = Run(work / "image" / "unet.pt", parts, [optimizer], Budget(60 * minutes))
     job.resume()
     alphas = schedule(TIMES).alphas_cumprod
     shown = torch.arange(0, len(split["train"]), len(split["train"]) // 24)[:24]
     held = split["pair"][:: len(split["pair"]) // 24][:24]
-    asked = torch.cat([known[0, shown], embeddings_of(tokenizer, work, "own", held)])
+    asked = torch.cat([known[0, shown], embeddings_of(tokenizer, codes[held])])
     wanted = batch_of(pictures, torch.cat([split["train"][shown], held]))
     recent = 0.0
     for step in job.steps():
         chosen = torch.randint(latents.shape[0], (BATCH,), generator=generator)
         view = torch.randint(len(known), (BATCH,), generator=generator)
         loss = loss_of(unet, latents[chosen], labelled(known[view, chosen]), alphas)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
+        job.learn(loss)
         average.update(unet, step)
         recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
         if step % 50 == 0:

@@ -7,7 +7,16 @@ import torch.nn.functional as F
 
 from anyloom.anygpt_model.training.image_data import captions, phrase, split
 from anyloom.anygpt_model.training.image_latents import CENTRE, SCALE, autoencoder, latents_of
-from anyloom.anygpt_model.training.image_teacher import KINDS, clustered, coded, components
+from anyloom.anygpt_model.training.image_teacher import (
+    CODED_LOOKS,
+    KINDS,
+    clustered,
+    codebook,
+    components,
+    nearest,
+    sources,
+)
+from anyloom.anygpt_model.training.seed_hand_trainer import THING, mistaken, sibling_of
 from anyloom.anygpt_model.training.unclip_trainer import linear_start
 
 
@@ -62,9 +71,11 @@ def test_components_and_clusters_recover_what_was_put_in() -> None:
 
 def test_each_kind_of_code_stays_within_its_own_part_of_the_codebook() -> None:
     generator = torch.Generator().manual_seed(0)
-    widths = [KINDS[0].groups * KINDS[0].width, KINDS[1].width, sum(kind.groups * kind.width for kind in KINDS[2:])]
-    parts = [torch.randn(600, width, generator=generator) for width in widths]
-    vectors, codes, book = coded(*parts, torch.ones(600, dtype=torch.bool), generator)
+    widths = [KINDS[0].groups * KINDS[0].width, KINDS[1].width, CODED_LOOKS + 40]
+    points = sources(*(torch.randn(600, width, generator=generator) for width in widths))
+    books = codebook(points, torch.ones(600, dtype=torch.bool), generator)
+    codes = nearest(points, books)
+    vectors, book = torch.cat(points, 1), torch.cat(books)
     assert (vectors.shape, codes.shape, book.shape) == ((600, 32, 32), (600, 32), (1024, 32))
     assert torch.equal(torch.cdist(vectors.flatten(0, 1), book).argmin(1), codes.flatten())
     start = column = 0
@@ -88,6 +99,24 @@ def test_latents_are_the_picture_at_half_size_and_back_is_interpolation(half: bo
     torch.testing.assert_close(latents, SCALE * (2 * halved - 2 + CENTRE), atol=2e-3, rtol=0)
     doubled = F.interpolate(halved, scale_factor=2, mode="bilinear")
     torch.testing.assert_close(vae.decode(latents / SCALE).sample / 2 + 0.5, doubled, atol=2e-3, rtol=0)
+
+
+def test_mistakes_spare_the_thing_more_than_its_looks() -> None:
+    torch.manual_seed(0)
+    codes, siblings, others = (torch.full((4000, 32), number) for number in (0, 1, 2))
+    wrong = (mistaken(codes, siblings, others) != 0).float()
+    assert 0.3 < wrong[:, THING + 1 :].mean() < 0.4
+    assert 0.06 < wrong[:, :THING].mean() < 0.11
+    assert 0.28 < (wrong.sum(1) == 0).float().mean() < 0.5
+
+
+def test_a_sibling_is_the_same_thing_in_another_picture() -> None:
+    concepts = ["a", "b", "a", "a", "c"]
+    found = sibling_of(concepts, torch.tensor([0, 1, 2, 3]), torch.Generator().manual_seed(0))
+    assert {concepts[row] for row in found[[0, 2, 3]].tolist()} == {"a"}
+    assert all(found[row] != row for row in (0, 2, 3))
+    assert found[1] == 1
+    assert found[4] == 4
 
 
 def test_a_linear_start_finds_linear_latents() -> None:
