@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -147,11 +149,33 @@ def test_a_store_bears_a_fork(store: Store) -> None:
     assert store.turn(after.id) == after
 
 
-def _fill_up(folder: Path, pipe: Connection, fill: Callable[[Store, Connection], None]) -> None:
-    """Write with a limit on the size of files, which answers as a full disk does: the write fails."""
+@pytest.fixture(params=["file size", "disk"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A folder that is soon full, and how to make room in it.
+
+    "disk": a file system of two megabytes, which only root may mount. "file size": a limit on the size of files, which
+    answers as a full disk does, for everybody else.
+    """
+    if request.param == "file size":
+        yield tmp_path, lambda: None
+        return
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount") or "mount"
+    try:
+        subprocess.run([mount, "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no file system can be mounted here: only root may; the limit on the size of files stands in")
+    yield folder, lambda: subprocess.run([mount, "-o", "remount,size=64m", folder], check=True) and None
+    subprocess.run([shutil.which("umount") or "umount", folder], check=True)
+
+
+def _fill_up(folder: Path, pipe: Connection, fill: Callable[[Store, Connection], None], limited: bool) -> None:
+    """Write until it fails."""
     with _open(str(folder / "store.db"), folder) as store:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (900_000, 900_000))
+        if limited:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (900_000, 900_000))
         try:
             fill(store, pipe)
         except StoreError as error:
@@ -173,18 +197,23 @@ def _fill_with_media(store: Store, pipe: Connection) -> None:
 
 
 @pytest.mark.parametrize("fill", [_fill_with_turns, _fill_with_media])
-def test_a_full_disk(fill: Callable[[Store, Connection], None], tmp_path: Path) -> None:
+def test_a_full_disk(
+    fill: Callable[[Store, Connection], None], small_disk: tuple[Path, Callable[[], None]], tmp_path: Path
+) -> None:
+    folder, make_room = small_disk
     ours, theirs = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=_fill_up, args=(tmp_path, theirs, fill))
+    child = FORK.Process(target=_fill_up, args=(folder, theirs, fill, folder == tmp_path))
     child.start()
     theirs.close()
     told: list[str] = []
     while not isinstance(said := ours.recv(), StoreError):
         told.append(said)
     child.join()
+    assert child.exitcode == 0
     assert "could not be written" in str(said)
     assert "\n" not in str(said)
-    with _open(str(tmp_path / "store.db"), tmp_path) as store:
+    make_room()
+    with _open(str(folder / "store.db"), folder) as store:
         assert {one.id for one in store.turns(limit=1000)} == set(told)
         assert len(told) >= 2
         assert store.verify_chain().holds
