@@ -1,4 +1,4 @@
-"""The decoding step as machine code: step.c, built by the machine's own compiler, kept in the user's cache.
+"""The forward pass as machine code: step.c, built by the machine's own compiler, kept in the user's cache.
 
 Where no compiler is found, it fails, or the sizes don't fit, `open_step` says so in the log and returns None: the same
 step then runs operation by operation. Building takes about a second, once; ANYLOOM_COMPILED=0 does without. Shares
@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .caches import Slots
+    from .caches import Prefix, Slots
     from .llama import Layer
     from .llama_shape import LlamaShape
 
@@ -33,6 +34,8 @@ _LANES = 32
 _SIZES = ("hidden", "wide", "layers", "heads", "kv_heads", "head_dim", "positions")
 _PLACES = ("embedding", "norm", "rotations", "norms", "products", "caches")
 _KINDS = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
+_WORK = 8 << 20
+"""Products of two numbers that are worth a thread: with less each, waiting for one another costs more."""
 _TIME_LIMIT = 120
 """Seconds that a compiler may take."""
 _log = logging.getLogger(__name__)
@@ -49,7 +52,7 @@ class _Model(ctypes.Structure):
 
 
 class CompiledStep:
-    """One model's step. Not thread-safe; holds the weights that it points to."""
+    """One model's passes, one at a time; holds the weights that it points to."""
 
     def __init__(self, library: ctypes.CDLL, shape: LlamaShape, weights: _Weights) -> None:
         self._library = library
@@ -61,8 +64,9 @@ class CompiledStep:
             weights.embedding.data_ptr(), weights.norm.data_ptr(), 0,
             ctypes.addressof(weights.norms), ctypes.addressof(weights.products), 0,
         )  # fmt: skip
-        self._slots: Slots | None = None
-        self._caches: Any = None
+        self._caches: Slots | Prefix | None = None
+        self._pointers: Any = None
+        self._lock, self._process = threading.Lock(), os.getpid()
         self._room = torch.empty(0)
         self._rotations = torch.empty(0)
 
@@ -73,55 +77,59 @@ class CompiledStep:
 
     def decode(self, ids: Sequence[int], lengths: Sequence[int], slots: Slots) -> Tensor:
         """One id [b] for each of the first slots, which hold `lengths` [b] ids -> states [b, hidden], normed."""
-        self._use(slots)
-        rows, threads = len(ids), torch.get_num_threads()
+        with self._alone():
+            if self._caches is not slots:
+                pairs = zip(slots.keys, slots.values, strict=True)
+                self._use(slots, [tensor for pair in pairs for tensor in pair])
+            return self._forward(ids, range(len(ids)), lengths)
+
+    def prefill(self, ids: Sequence[int], prefix: Prefix) -> Tensor:
+        """`ids` [n] at the end of `prefix` -> states [n, hidden], normed: bit for bit what n steps give."""
+        with self._alone():
+            self._use(prefix, [part for layer in prefix.data for part in layer])
+            states = self._forward(ids, [0] * len(ids), range(prefix.length, prefix.length + len(ids)))
+            self._caches = None
+            return states
+
+    def _alone(self) -> threading.Lock:
+        """One pass at a time: a verification may run beside the decoding thread. A child of fork begins anew."""
+        if self._process != os.getpid():
+            self._lock, self._process, self._caches = threading.Lock(), os.getpid(), None
+        return self._lock
+
+    def _use(self, caches: Slots | Prefix, tensors: Sequence[Tensor]) -> None:
+        """Read and write `tensors` [..., positions, head_dim] of `caches`: keys and values of each layer."""
+        self._pointers = _pointers(tensors)
+        self._model.caches = ctypes.addressof(self._pointers)
+        self._model.positions = tensors[0].shape[-2]
+        self._caches = caches
+
+    def _forward(self, ids: Sequence[int], slots: Sequence[int], lengths: Sequence[int]) -> Tensor:
+        rows = len(ids)
+        threads = min(torch.get_num_threads(), max(1, rows * self._weights.size // _WORK))
         needed = self._library.decode_room(ctypes.byref(self._model), rows, threads)
         if len(self._room) < needed:
             self._room = torch.empty(needed)
         states = torch.empty(rows, self._hidden, dtype=self._head.dtype)
         numbers = ctypes.c_int64 * rows
         self._library.decode(
-            ctypes.byref(self._model), rows, numbers(*ids), numbers(*lengths),
+            ctypes.byref(self._model), rows, numbers(*ids), numbers(*slots), numbers(*lengths),
             states.data_ptr(), self._room.data_ptr(), threads,
         )  # fmt: skip
         return states
-
-    @property
-    def multiplies(self) -> bool:
-        """Whether `product` is faster than torch's: where the processor has tiles for this kind of weight."""
-        return bool(self._library.prepare())
-
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """x [rows, in] times weight [out, in] -> [rows, out]; out a multiple of 16."""
-        x, (outs, inner) = x.contiguous(), weight.shape
-        found = torch.empty(len(x), outs)
-        room = torch.empty(-(-len(x) // 16) * 16 * inner, dtype=x.dtype)
-        self._library.multiply(
-            weight.data_ptr(), outs, inner, x.data_ptr(), len(x), found.data_ptr(), room.data_ptr(),
-            torch.get_num_threads(),
-        )  # fmt: skip
-        return found.to(x.dtype)
 
     def logits(self, states: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
         """states [rows, hidden] -> float32 logits [rows, n] of runs of ids: the first of each and how many."""
         x = states.to(self._head.dtype).contiguous()
         width = sum(count for _, count in runs)
+        threads = min(torch.get_num_threads(), max(1, len(x) * width * self._hidden // _WORK))
         found = torch.empty(len(x), width)
         flat = (ctypes.c_int64 * (2 * len(runs)))(*(number for run in runs for number in run))
         self._library.score(
             self._head.data_ptr(), self._hidden, x.data_ptr(), len(x), flat, len(runs),
-            found.data_ptr(), width, torch.get_num_threads(),
+            found.data_ptr(), width, threads,
         )  # fmt: skip
         return found
-
-    def _use(self, slots: Slots) -> None:
-        if self._slots is slots:
-            return
-        pairs = zip(slots.keys, slots.values, strict=True)
-        self._caches = _pointers([tensor for pair in pairs for tensor in pair])
-        self._model.caches = ctypes.addressof(self._caches)
-        self._model.positions = slots.keys[0].shape[2]
-        self._slots = slots
 
 
 class _Weights:
@@ -133,6 +141,7 @@ class _Weights:
         linears = [x for layer in layers for x in (layer.qkv, layer.out, layer.gate, layer.up, layer.down)]
         products = [linear.weight.contiguous() for linear in linears if linear.weight is not None]
         self.kept = (norms, products)
+        self.size = sum(product.numel() for product in products)
         self.norms, self.products = _pointers(norms), _pointers(products)
 
 
@@ -172,10 +181,7 @@ def _loaded(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     integer, pointer = ctypes.c_int64, ctypes.c_void_p
     library.decode_room.argtypes, library.decode_room.restype = [pointer, integer, integer], integer
-    library.decode.argtypes, library.decode.restype = [pointer, integer, *[pointer] * 4, integer], None
-    library.multiply.argtypes, library.multiply.restype = (
-        [pointer, integer, integer, pointer, integer, pointer, pointer, integer], None,
-    )  # fmt: skip
+    library.decode.argtypes, library.decode.restype = [pointer, integer, *[pointer] * 5, integer], None
     library.prepare.argtypes, library.prepare.restype = [], integer
     library.prepare()
     library.score.argtypes, library.score.restype = (

@@ -39,7 +39,6 @@ class Linear:
 
     def __init__(self, weight: Tensor, transposed: bool) -> None:
         """weight: [out, in]."""
-        self.product: Callable[[Tensor, Tensor], Tensor] | None = None
         self.blocks: list[Tensor] = []
         self.weight: Tensor | None = None if transposed else weight
         if transposed:
@@ -47,7 +46,7 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.weight is not None:
-            return F.linear(x, self.weight) if self.product is None else self.product(x, self.weight)
+            return F.linear(x, self.weight)
         if len(self.blocks) == 1:
             return x @ self.blocks[0]
         return torch.cat([x @ block for block in self.blocks], dim=-1)
@@ -98,7 +97,6 @@ class Llama:
         self._parts: dict[Legal, list[Tensor]] = {}
         if library is not None:
             self.compiled = open_step(shape, library, self.embedding, self.norm, self.head, self.layers)
-            self._multiply_by(self.compiled)
         self.reserve(64)
         self.rows = 2 if self.transposed else 1
         self.exact = dtype == torch.float32 and (library is not None or (self.transposed and self._rows_agree()))
@@ -128,6 +126,10 @@ class Llama:
         start, count = prefix.length, len(ids)
         total = start + count
         self._reach(total)
+        if self.compiled is not None:
+            states = self.compiled.prefill(ids.tolist(), prefix)
+            prefix.length = total
+            return states
         mask = None
         if start and count > 1:
             mask = torch.ones(count, total, dtype=torch.bool, device=self.device).tril(start)
@@ -235,12 +237,6 @@ class Llama:
     def _reach(self, positions: int) -> None:
         if positions > len(self._rotations):
             self.reserve(2 * positions)
-
-    def _multiply_by(self, step: CompiledStep) -> None:
-        """Prompts take the step's products where those are the faster ones."""
-        for layer in self.layers if step.multiplies else []:
-            for linear in (layer.qkv, layer.out, layer.gate, layer.up, layer.down):
-                linear.product = step.product
 
     def _take(self, name: str) -> Tensor:
         if name not in self._tensors:

@@ -1,4 +1,5 @@
-/* One decoding step of a Llama on a CPU: what llama.py does operation by operation, in one call without allocations.
+/* A Llama's forward pass on a CPU, for a step of many sequences and for a prompt: what llama.py does operation by
+   operation, in one call without allocations.
 
    Built by compiled.py for the machine it runs on, once for each kind of weight. What products take has the weights'
    kind, all else is float32.
@@ -289,15 +290,27 @@ static void attend(const float *query, const weight *keys, const weight *values,
                    float *scores, weight *found) {
     const float scale = 1.0f / sqrtf((float)width);
     float top = -INFINITY;
-    for (int64_t t = 0; t < count; t++) {
+    int64_t t = 0;
+    for (; t + 4 <= count; t += 4) {
+        reals sums[4] = {{0}};
+        for (int64_t k = 0; k < width; k += LANES)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) sums[i] += take(query + k) * take_weight(keys + (t + i) * width + k);
+        reals all = totals(sums[0], sums[1], sums[2], sums[3]);
+        for (int i = 0; i < 4; i++) scores[t + i] = all[4 * i];
+    }
+    for (; t < count; t++) {
         reals sum = {0};
         for (int64_t k = 0; k < width; k += LANES) sum += take(query + k) * take_weight(keys + t * width + k);
-        scores[t] = total(sum) * scale;
+        scores[t] = total(sum);
+    }
+    for (t = 0; t < count; t++) {
+        scores[t] *= scale;
         top = scores[t] > top ? scores[t] : top;
     }
-    for (int64_t t = count; t % LANES; t++) scores[t] = -INFINITY;
+    for (; t % LANES; t++) scores[t] = -INFINITY;
     reals mass = {0};
-    for (int64_t t = 0; t < count; t += LANES) {
+    for (t = 0; t < count; t += LANES) {
         reals some = exponential(take(scores + t) - top);
         mass += some;
         *(reals *)(scores + t) = some;
@@ -310,8 +323,8 @@ static void attend(const float *query, const weight *keys, const weight *values,
 
 /* Queries, keys and values of head `unit` (queries first, then keys, then values) for all rows; keys and values go into
    their caches. */
-static void project(const model *m, int64_t layer, int64_t unit, int64_t rows, const int64_t *lengths, input x,
-                    float *queries) {
+static void project(const model *m, int64_t layer, int64_t unit, int64_t rows, const int64_t *slots,
+                    const int64_t *lengths, input x, float *queries) {
     const int64_t width = m->head_dim, n = m->hidden, all = m->heads + 2 * m->kv_heads;
     multiplied(m->products[5 * layer] + unit * width * n, width, n, x, rows, queries + unit * width, all * width);
     for (int64_t r = 0; r < rows; r++) {
@@ -319,15 +332,15 @@ static void project(const model *m, int64_t layer, int64_t unit, int64_t rows, c
         if (unit < m->heads + m->kv_heads) turn(head, m->rotations + lengths[r] * width, width);
         if (unit < m->heads) continue;
         int64_t which = unit >= m->heads + m->kv_heads, kv = unit - m->heads - which * m->kv_heads;
-        weight *place = m->caches[2 * layer + which] + ((r * m->kv_heads + kv) * m->positions + lengths[r]) * width;
+        weight *place = m->caches[2 * layer + which] + ((slots[r] * m->kv_heads + kv) * m->positions + lengths[r]) * width;
         for (int64_t k = 0; k < width; k += LANES) put(place + k, take(head + k));
     }
 }
 
-static void attend_row(const model *m, int64_t layer, int64_t row, int64_t head, int64_t length, const float *queries,
-                       float *scores, weight *found) {
+static void attend_row(const model *m, int64_t layer, int64_t row, int64_t head, int64_t slot, int64_t length,
+                       const float *queries, float *scores, weight *found) {
     const int64_t width = m->head_dim, all = m->heads + 2 * m->kv_heads;
-    int64_t start = (row * m->kv_heads + head * m->kv_heads / m->heads) * m->positions * width;
+    int64_t start = (slot * m->kv_heads + head * m->kv_heads / m->heads) * m->positions * width;
     attend(queries + (row * all + head) * width, m->caches[2 * layer] + start, m->caches[2 * layer + 1] + start,
            length + 1, width, scores, found + (row * m->heads + head) * width);
 }
@@ -372,9 +385,10 @@ int64_t decode_room(const model *m, int64_t rows, int64_t threads) {
            threads * (rows * m->hidden + tiled * most + m->positions + LANES);
 }
 
-/* One id for each of the first `rows` slots, which hold `lengths` ids so far -> states [rows, hidden], normed. */
-void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *lengths, weight *states, float *room,
-            int64_t threads) {
+/* Row r is the id at place lengths[r] of the sequence in slots[r] -> states [rows, hidden], normed. Rows may be one
+   sequence's, in their order: all keys and values are in their caches before any is read. */
+void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *slots, const int64_t *lengths,
+            weight *states, float *room, int64_t threads) {
     const int64_t n = m->hidden, qkv = (m->heads + 2 * m->kv_heads) * m->head_dim, width = m->heads * m->head_dim;
     float *x = room, *sums = x + rows * n, *queries = sums + rows * n, *gates = queries + rows * qkv;
     float *ups = gates + rows * m->wide, *own = ups + rows * m->wide;
@@ -396,11 +410,11 @@ void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *len
             input given = arranged(y, rows, n, tiles);
 #pragma omp for schedule(static)
             for (int64_t unit = 0; unit < m->heads + 2 * m->kv_heads; unit++)
-                project(m, layer, unit, rows, lengths, given, queries);
+                project(m, layer, unit, rows, slots, lengths, given, queries);
 #pragma omp for schedule(static)
             for (int64_t pair = 0; pair < rows * m->heads; pair++)
-                attend_row(m, layer, pair / m->heads, pair % m->heads, lengths[pair / m->heads], queries, scores,
-                           found);
+                attend_row(m, layer, pair / m->heads, pair % m->heads, slots[pair / m->heads],
+                           lengths[pair / m->heads], queries, scores, found);
             add_product(w[1], n, width, arranged(found, rows, width, tiles), rows, x, sums, part, parts);
 #pragma omp barrier
             normed(x, m->norms[2 * layer + 1], rows, n, m->eps, y);
@@ -412,20 +426,6 @@ void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *len
         close_tiles();
 #pragma omp single
         normed(x, m->norm, rows, n, m->eps, states);
-    }
-}
-
-/* y [rows, outs] = x [rows, n] times w [outs, n], outs a multiple of LANES; room: as many of x, rows rounded up. */
-void multiply(const weight *w, int64_t outs, int64_t n, const weight *x, int64_t rows, float *y, weight *room,
-              int64_t threads) {
-    const input given = arranged(x, rows, n, room);
-#pragma omp parallel num_threads(threads)
-    {
-        int64_t start, stop;
-        open_tiles();
-        share(outs, omp_get_thread_num(), omp_get_num_threads(), &start, &stop);
-        multiplied(w + start * n, stop - start, n, given, rows, y + start, outs);
-        close_tiles();
     }
 }
 

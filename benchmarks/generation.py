@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -81,31 +81,31 @@ def main() -> None:
     if wanted == ["replies"]:
         print(json.dumps(replies(subject)))
         return
-    lines = measured(subject, wanted, options.rounds)
+    lines = []
+    if not options.json:
+        print(f"{subject.name}, {subject.live.llama.dtype}, {options.threads} thread(s), {subject.tokens} ids a reply")
+    for line in measured(subject, wanted, options.rounds):
+        lines.append(line)
+        if not options.json:
+            print(line.text, flush=True)
     subject.live.close()
     if options.json:
         print(json.dumps([line._asdict() for line in lines]))
-    else:
-        print(f"{subject.name}, {subject.live.llama.dtype}, {options.threads} thread(s), {subject.tokens} ids a reply")
-        print("\n".join(line.text for line in lines))
 
 
-def measured(subject: Subject, sections: list[str], rounds: int) -> list[Line]:
-    """The table of `sections`."""
-    speeds: dict[tuple[str, int], float] = {}
-    lines: list[Line] = []
+def measured(subject: Subject, sections: list[str], rounds: int) -> Iterator[Line]:
+    """The table of `sections`, as it comes."""
     if "speed" in sections or "ceilings" in sections:
         speeds = speed(subject, rounds, "continuous" in sections)
-        lines += speed_lines(subject, speeds)
-    if "waits" in sections:
-        lines += waits(subject, rounds)
+        yield from speed_lines(subject, speeds)
     if "ceilings" in sections:
-        lines += ceilings(subject, speeds["ours", 1], speeds["ours", 16])
+        yield from ceilings(subject, speeds["ours", 1], speeds["ours", 16])
+    if "waits" in sections:
+        yield from waits(subject, rounds)
     if "memory" in sections:
-        lines += memory(subject)
+        yield from memory(subject)
     if "divergence" in sections:
-        lines += divergence(subject)
-    return lines
+        yield from divergence(subject)
 
 
 def speed(subject: Subject, rounds: int, continuous: bool) -> dict[tuple[str, int], float]:

@@ -75,6 +75,18 @@ def test_a_row_has_the_same_bits_in_any_company(dtype: torch.dtype) -> None:
         torch.set_num_threads(before)
 
 
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_prompt_has_the_bits_of_its_steps(dtype: torch.dtype) -> None:
+    llama, ids = opened(dtype), np.random.default_rng(1).integers(0, 90, 90)
+    whole, head, slots = llama.new_prefix(90), llama.new_prefix(37), Slots(llama, 1, 96)
+    states = llama.prefill(ids, whole)
+    assert torch.equal(llama.prefill(ids[:37], head), states[:37])
+    slots.install(0, head)
+    for place in range(37, 90):
+        assert torch.equal(llama.step([int(ids[place])], [place], slots)[0], states[place])
+
+
 def test_without_a_compiler_the_operations_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert opened(torch.float32).compiled is None
