@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 _SOURCE = Path(__file__).with_name("step.c")
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
-_LANES = 32
 _SIZES = ("hidden", "wide", "layers", "heads", "kv_heads", "head_dim", "positions")
 _PLACES = ("embedding", "norm", "rotations", "norms", "products", "caches")
 _KINDS = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
+_STEPS = {torch.float32: 16, torch.bfloat16: 32}
+"""Weights that are read at a time: what every width must be a multiple of."""
 _WORK = 8 << 20
 """Products of two numbers that are worth a thread: with less each, waiting for one another costs more."""
 _TIME_LIMIT = 120
@@ -152,8 +153,10 @@ def _pointers(tensors: Sequence[Tensor]) -> Any:
 def fits(shape: LlamaShape, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether step.c can serve this model and the user wants it to."""
     wanted = os.environ.get("ANYLOOM_COMPILED", "1") != "0"
-    whole = all(size % _LANES == 0 for size in (shape.hidden, shape.intermediate, shape.head_dim))
-    return wanted and device.type == "cpu" and dtype in _KINDS and whole
+    if not wanted or device.type != "cpu" or dtype not in _KINDS:
+        return False
+    widths = (shape.hidden, shape.intermediate, shape.heads * shape.head_dim)
+    return all(size % _STEPS[dtype] == 0 for size in widths) and shape.head_dim % 16 == 0
 
 
 def build(dtype: torch.dtype) -> ctypes.CDLL | None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from anyloom.anygpt_model import compiled
+from anyloom.anygpt_model import checkpoints, compiled
 from anyloom.anygpt_model.caches import Slots
 from anyloom.anygpt_model.legal_ids import Legal
 from anyloom.anygpt_model.llama import Llama
@@ -109,8 +109,16 @@ def test_it_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplo
     assert caplog.text.count("Built the decoding step") == 1
 
 
+def test_the_pocket_fits() -> None:
+    folder = checkpoints.model_folder("pocket") / checkpoints.LANGUAGE
+    assert compiled.fits(LlamaShape.from_folder(folder), CPU, torch.float32)
+
+
 def test_what_does_not_fit_is_left_to_the_operations() -> None:
     odd = LlamaShape(48, 96, 2, 4, 2, 12, 90, 128, 1e-5, 10_000.0, False)
     assert not compiled.fits(odd, CPU, torch.float32)
     assert not compiled.fits(SHAPE, CPU, torch.float16)
+    half = LlamaShape(64, 80, 2, 4, 2, 16, 90, 128, 1e-5, 10_000.0, False)
+    assert compiled.fits(half, CPU, torch.float32)
+    assert not compiled.fits(half, CPU, torch.bfloat16)
     assert not compiled.fits(SHAPE, torch.device("meta"), torch.float32)
