@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,18 @@ import pytest
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
-    """The address of Prefect's test server; it takes ten seconds to start, so one serves all."""
+    """The address of Prefect's test server; it takes ten seconds to start, so one serves all.
+
+    ANYLOOM_TEST_PREFECT_API_URL names one that runs already: the quick loop of whoever works on flows.
+    """
     pytest.importorskip("prefect")
     import anyloom.flows  # settles what Prefect reads when it is imported  # noqa: F401, I001
-    from prefect.settings import PREFECT_API_URL
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if address := os.environ.get("ANYLOOM_TEST_PREFECT_API_URL"):
+        with temporary_settings({PREFECT_API_URL: address}):
+            yield address
+        return
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=240):

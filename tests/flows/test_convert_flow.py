@@ -90,7 +90,7 @@ BAD = {
     "a document": ({"media": "document.pdf"}, ""),
     "no text and no file": ({"note": "nothing"}, "empty"),
     "blanks for a text": ({"text": "   "}, "empty"),
-    "an unknown voice": ({"text": "hello", "voice": "nobody"}, "nobody"),
+    "an unknown voice": ({"text": "hello", "to": "speech", "voice": "nobody"}, "nobody"),
     "an unknown target": ({"text": "hello", "to": "smell"}, "smell"),
     "a text longer than the model takes": ({"text": "word " * 4000}, ""),
 }
