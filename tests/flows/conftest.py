@@ -1,4 +1,4 @@
-"""What the flows' tests share: one Prefect server for all of them, and a home of their own for each."""
+"""What the flows' tests share: one Prefect server for each file, and a home of their own for each."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prefect_server() -> Iterator[str]:
-    """The address of Prefect's test server; it takes ten seconds to start, so one serves all.
+    """The address of Prefect's test server; it takes ten seconds to start, so one serves a file.
 
     ANYLOOM_TEST_PREFECT_API_URL names one that runs already: the quick loop of whoever works on flows.
     """

@@ -112,6 +112,7 @@ def bad_files(folder: Path) -> None:
     (folder / "folder.png").mkdir()
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("prefect_server", "flow_home")
 def test_items_bad_in_twenty_ways_fail_each_with_its_reason(tmp_path: Path, tiny_folder: Path) -> None:
     from anyloom.flows.convert import TooManyFailed, convert
@@ -139,6 +140,7 @@ def test_items_bad_in_twenty_ways_fail_each_with_its_reason(tmp_path: Path, tiny
         assert reason.endswith("."), (name, reason)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("prefect_server", "flow_home")
 def test_media_become_shards_of_codes(mixed: Path, tmp_path: Path, tiny_folder: Path) -> None:
     from safetensors.numpy import load_file
@@ -162,6 +164,7 @@ def test_media_become_shards_of_codes(mixed: Path, tmp_path: Path, tiny_folder: 
     assert np.array_equal(shard["codes"][begin:middle], shard["codes"][middle:end])
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("prefect_server", "flow_home")
 def test_other_places_are_converted_from_and_to_by_url_with_columns_of_their_own(tiny_folder: Path) -> None:
     import fsspec

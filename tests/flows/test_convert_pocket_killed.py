@@ -119,7 +119,7 @@ def same(folder: Path, items: int) -> None:
             assert store.turn(row["turn"]).prompt == other.turn(row["turn"]).prompt
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_forty_items_survive_three_kills(tmp_path: Path, prefect_server: str) -> None:
     moments, _ = killed_three_times(tmp_path, 40, {"PREFECT_API_URL": prefect_server})
     print("killed after", moments)

@@ -14,7 +14,7 @@ pytest.importorskip("prefect_dask")
 ITEMS = 12
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.usefixtures("prefect_server", "flow_home")
 def test_two_worker_processes_share_a_job(
     tmp_path: Path, tiny_folder: Path, postgres_server: str, monkeypatch: pytest.MonkeyPatch
