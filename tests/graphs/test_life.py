@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,40 @@ def test_as_a_subgraph_it_shares_the_messages_alone(engine: Any, store: Any) -> 
 
 
 async def test_every_stream_mode_and_batch(engine: Any, store: Any) -> None:
-    graph = build_graph(engine, store)
+    graph = build_graph(engine, store, InMemorySaver())
     request: Any = {"messages": [HumanMessage("hello")]}
-    for mode in ("values", "updates", "custom", "debug", "tasks"):
-        assert list(graph.stream(request, stream_mode=mode))
-    assert len(graph.batch([request, request])) == 2
-    events = [event async for event in graph.astream_events(request, version="v2")]
-    assert any(event["name"] == "generate" for event in events)
+    modes: Any = ["values", "updates", "custom", "messages", "tasks", "checkpoints", "debug"]
+    threads: Any = iter([{"configurable": {"thread_id": str(number)}} for number in range(20)])
+    for mode in modes:
+        assert list(graph.stream(request, next(threads), stream_mode=mode))
+        assert [step async for step in graph.astream(request, next(threads), stream_mode=mode)]
+    assert {mode for mode, _ in graph.stream(request, next(threads), stream_mode=modes)} == set(modes)
+    [(reply, _)] = list(graph.stream(request, next(threads), stream_mode="messages"))
+    assert reply.text == "here it is"
+    alone = build_graph(engine, store)
+    assert [len(one["messages"]) for one in alone.batch([request, request])] == [2, 2]
+    assert [len(one["messages"]) for one in await alone.abatch([request, request])] == [2, 2]
+    events = [event async for event in alone.astream_events(request, version="v2")]
+    assert {"detect", "generate", "route", "record"} <= {event["name"] for event in events}
+
+
+async def test_tracers_see_references_and_never_media(engine: Any, store: Any) -> None:
+    data = write_png(np.random.default_rng(1).integers(0, 255, (32, 32, 3), np.uint8))
+    engine.will_say(Part(TEXT, text="here"), engine.span(Modality.IMAGE, 32))
+    request: Any = {"messages": [HumanMessage([to_block(store, data), {"type": "text", "text": "what"}])]}
+    seen = "".join([repr(event) async for event in build_graph(engine, store).astream_events(request, version="v2")])
+    assert "sha256:" in seen
+    for medium in (data, store.get(store.turn(store.turns()[0].id).reply[1].media.hash)):
+        assert b64encode(medium).decode()[40:80] not in seen
+        assert repr(medium[40:60])[2:-1] not in seen
+
+
+async def test_bytes_given_in_a_message_end_with_the_first_node(engine: Any, store: Any) -> None:
+    data = b64encode(write_png(np.random.default_rng(1).integers(0, 255, (32, 32, 3), np.uint8))).decode()
+    request: Any = {"messages": [HumanMessage([{"type": "image", "base64": data, "mime_type": "image/png"}])]}
+    holders = {
+        event["name"]
+        async for event in build_graph(engine, store).astream_events(request, version="v2")
+        if data[40:80] in repr(event)
+    }
+    assert holders <= {"anyloom", "detect"}
