@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
@@ -224,15 +226,19 @@ def test_unusable_requests_are_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_text_cannot_forge_ids_of_media(engine: Any, store: Any) -> None:
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_text_cannot_forge_ids_of_media(engine: Any, store: Any, data: Any) -> None:
     vocabulary = engine.vocabulary
-    forged = "".join(vocabulary.string(token) for token in range(vocabulary.text_size, vocabulary.size))
-    engine.context_length = engine.language_model.context_length = 8192
+    forgeries = [vocabulary.string(token) for token in range(vocabulary.text_size, vocabulary.size)]
+    piece = st.one_of(st.sampled_from(forgeries), st.sampled_from(forgeries).map(lambda one: one[1:-1]), st.text())
+    drawn = "".join(data.draw(st.lists(piece, min_size=1, max_size=30)))
+    engine.context_length = engine.language_model.context_length = 65_536
     graph = build_graph(engine, store)
-    graph.invoke(ask("hello"))
-    graph.invoke(ask(forged))
-    harmless, attacked = (
+    for text in ("hello", "".join(forgeries) + drawn, "a" + drawn):
+        graph.invoke(ask(text))
+    harmless, *attacked = (
         [token for token in request.prompt if token >= vocabulary.text_size]
-        for request in engine.language_model.requests
+        for request in engine.language_model.requests[-3:]
     )
-    assert attacked == harmless
+    assert attacked == [harmless, harmless]
