@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ class CompiledStep:
             weights.embedding.data_ptr(), weights.norm.data_ptr(), 0,
             ctypes.addressof(weights.norms), ctypes.addressof(weights.products), 0,
         )  # fmt: skip
-        self._caches: Slots | Prefix | None = None
+        self._caches: weakref.ref[Slots] | None = None
         self._pointers: Any = None
         self._lock, self._process = threading.Lock(), os.getpid()
         self._room = torch.empty(0)
@@ -79,18 +80,18 @@ class CompiledStep:
     def decode(self, ids: Sequence[int], lengths: Sequence[int], slots: Slots) -> Tensor:
         """One id [b] for each of the first slots, which hold `lengths` [b] ids -> states [b, hidden], normed."""
         with self._alone():
-            if self._caches is not slots:
+            if self._caches is None or self._caches() is not slots:
                 pairs = zip(slots.keys, slots.values, strict=True)
-                self._use(slots, [tensor for pair in pairs for tensor in pair])
+                self._use([tensor for pair in pairs for tensor in pair])
+                self._caches = weakref.ref(slots)  # whoever holds the caches decides when they are freed
             return self._forward(ids, range(len(ids)), lengths)
 
     def prefill(self, ids: Sequence[int], prefix: Prefix) -> Tensor:
         """`ids` [n] at the end of `prefix` -> states [n, hidden], normed: bit for bit what n steps give."""
         with self._alone():
-            self._use(prefix, [part for layer in prefix.data for part in layer])
-            states = self._forward(ids, [0] * len(ids), range(prefix.length, prefix.length + len(ids)))
             self._caches = None
-            return states
+            self._use([part for layer in prefix.data for part in layer])
+            return self._forward(ids, [0] * len(ids), range(prefix.length, prefix.length + len(ids)))
 
     def _alone(self) -> threading.Lock:
         """One pass at a time: a verification may run beside the decoding thread. A child of fork begins anew."""
@@ -98,12 +99,11 @@ class CompiledStep:
             self._lock, self._process, self._caches = threading.Lock(), os.getpid(), None
         return self._lock
 
-    def _use(self, caches: Slots | Prefix, tensors: Sequence[Tensor]) -> None:
-        """Read and write `tensors` [..., positions, head_dim] of `caches`: keys and values of each layer."""
+    def _use(self, tensors: Sequence[Tensor]) -> None:
+        """Read and write `tensors` [..., positions, head_dim]: keys and values of each layer."""
         self._pointers = _pointers(tensors)
         self._model.caches = ctypes.addressof(self._pointers)
         self._model.positions = tensors[0].shape[-2]
-        self._caches = caches
 
     def _forward(self, ids: Sequence[int], slots: Sequence[int], lengths: Sequence[int]) -> Tensor:
         rows = len(ids)

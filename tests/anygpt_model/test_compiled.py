@@ -1,6 +1,7 @@
 """The compiled step: the numbers of the operations that it replaces, the same bits in any company, or none at all."""
 
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,16 @@ def test_a_prompt_has_the_bits_of_its_steps(dtype: torch.dtype) -> None:
     slots.install(0, head)
     for place in range(37, 90):
         assert torch.equal(llama.step([int(ids[place])], [place], slots)[0], states[place])
+
+
+@needs_compiler
+def test_it_keeps_no_caches_alive() -> None:
+    llama = opened(torch.float32)
+    slots = prompted(llama, [5], [0])
+    llama.step([1], [5], slots)
+    watched = weakref.ref(slots)
+    del slots
+    assert watched() is None
 
 
 def test_without_a_compiler_the_operations_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
