@@ -40,7 +40,7 @@ def pack_integers(values: Sequence[int] | NDArray[Any]) -> bytes:
     array = integer_array(values)
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     code = 0x08 if low < 0 or high > 0xFFFFFFFF else 0x04 if high > 0xFFFF else 0x02
-    return b"".join((bytes((code,)), array.astype(INTEGERS[code])))
+    return b"".join((bytes((code,)), array.astype(INTEGERS[code]).data))
 
 
 def unpack_integers(packed: bytes) -> NDArray[np.int64]:
@@ -55,7 +55,7 @@ def pack_floats(values: Sequence[float] | NDArray[Any]) -> bytes:
         narrow = wide.astype("<f4")
     again = narrow.astype(np.float64)
     exact = bool((again == wide).all()) or np.array_equal(again, wide, equal_nan=True)
-    return b"".join((b"\x14", narrow) if exact else (b"\x18", wide))
+    return b"".join((b"\x14", narrow.data) if exact else (b"\x18", wide.data))
 
 
 def unpack_floats(packed: bytes) -> NDArray[np.float64]:

@@ -196,11 +196,11 @@ def _real(value: float | str) -> float:
 
 
 def _fold_integers(values: Sequence[int]) -> str:
-    return "sha256:" + hashlib.sha256(integer_array(values)).hexdigest()
+    return "sha256:" + hashlib.sha256(integer_array(values).data).hexdigest()
 
 
 def _fold_floats(values: Sequence[float]) -> str:
-    return "sha256:" + hashlib.sha256(float_array(values)).hexdigest()
+    return "sha256:" + hashlib.sha256(float_array(values).data).hexdigest()
 
 
 def _one_of(value: object, known: tuple[str, ...]) -> str:

@@ -22,8 +22,8 @@ BATCH = 500
 """Turns that are loaded with one query; SQLite takes a limited number of parameters."""
 SIDES = ("request", "reply")
 # Statements that every turn needs are made once: SQLAlchemy then finds their compiled form without looking at them.
-NEW_TURN = insert(TurnRow.__table__)
-NEW_GENERATION, NEW_PART, NEW_TIMING = (insert(row.__table__) for row in (GenerationRow, PartRow, TimingRow))
+NEW_TURN, NEW_GENERATION = insert(TurnRow), insert(GenerationRow)
+NEW_PART, NEW_TIMING = insert(PartRow), insert(TimingRow)
 
 
 def seconds_of(created: str) -> float:

@@ -34,10 +34,10 @@ def _touching(insert: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | post
 # Made once, as every turn needs them (rows.py says why).
 BY_RUN = select(TurnRow.number).where(TurnRow.run == bindparam("run"))
 HASH_OF = select(TurnRow.hash).where(TurnRow.id == bindparam("id"))
-ONE_MORE = update(MediaRow.__table__).where(MediaRow.hash == bindparam("name")).values(refs=MediaRow.refs + 1)
+ONE_MORE = update(MediaRow).where(MediaRow.hash == bindparam("name")).values(refs=MediaRow.refs + 1)
 TOUCH = {
-    "sqlite": _touching(sqlite.insert(Conversation.__table__)),
-    "postgresql": _touching(postgresql.insert(Conversation.__table__)),
+    "sqlite": _touching(sqlite.insert(Conversation)),
+    "postgresql": _touching(postgresql.insert(Conversation)),
 }
 
 
