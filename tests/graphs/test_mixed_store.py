@@ -1,18 +1,23 @@
-"""A whole store of mixed turns: all generated media evicted, every turn made again and verified."""
+"""A whole store of mixed turns: all generated media evicted, every turn made again and verified; then one thing altered
+at a time, and each found and named with its number."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from langchain_core.messages import HumanMessage
 
 from anyloom.anygpt_model.media import write_png, write_wav
 from anyloom.anygpt_model.values import Modality, Turn
 from anyloom.graphs.conversation import build_graph
 from anyloom.graphs.handles import to_block
-from anyloom.graphs.replay import fork, recorded, verify
+from anyloom.graphs.replay import Report, fork, recorded, verify
 from anyloom.nodes.state import Context
 from anyloom.storage.store import Store
 
@@ -80,3 +85,125 @@ def test_every_turn_of_a_mixed_store_is_made_again(tiny_engine: Any, store: Stor
 @pytest.mark.soak
 def test_every_turn_of_a_large_mixed_store_is_made_again(tiny_engine: Any, store: Store) -> None:
     all_come_out_as_they_were(tiny_engine, store, 200)
+
+
+class Altered:
+    """A store that hands out one turn changed, as a hand in the database might have left it."""
+
+    def __init__(self, store: Store, turn: Turn) -> None:
+        self._store, self._turn = store, turn
+
+    def turn(self, id: str) -> Turn:
+        return self._turn if id == self._turn.id else self._store.turn(id)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+@pytest.fixture
+def spoken(tiny_engine: Any, store: Store) -> Turn:
+    return say(tiny_engine, store, 1)
+
+
+def found(report: Report, part: str) -> Any:
+    """The one finding about a part."""
+    assert report.verdict == "different"
+    [finding] = [finding for finding in report.findings if finding.part == part]
+    return finding
+
+
+def last_code(turn: Turn) -> int:
+    """Where in the reply the spoken span has its last code."""
+    span = next(part.span.ids for part in turn.reply if part.span and part.modality is Modality.SPEECH)
+    ids = turn.generation.ids
+    start = next(at for at in range(len(ids)) if ids[at : at + len(span)] == span)
+    return start + len(span) - 1
+
+
+def other_id(turn: Turn, engine: Any) -> Turn:
+    """The last code becomes its neighbour: legal there, and not what was drawn."""
+    made, place = turn.generation, last_code(turn)
+    codes = engine.vocabulary.range(Modality.SPEECH)
+    other = codes.start + (made.ids[place] - codes.start + 1) % (codes.stop - codes.start)
+    return replace(turn, generation=replace(made, ids=(*made.ids[:place], other, *made.ids[place + 1 :])))
+
+
+def other_seed(turn: Turn, _engine: Any) -> Turn:
+    return replace(turn, generation=replace(turn.generation, seed=turn.generation.seed + 1))
+
+
+def other_temperature(turn: Turn, _engine: Any) -> Turn:
+    sampling = {kind: replace(settings, temperature=0.05) for kind, settings in turn.sampling.items()}
+    return replace(turn, sampling=sampling)
+
+
+@pytest.mark.parametrize("alter", [other_id, other_seed, other_temperature])
+def test_what_was_altered_in_the_record_is_named(
+    alter: Callable[[Turn, Any], Turn], tiny_engine: Any, store: Store, spoken: Turn
+) -> None:
+    changed = alter(spoken, tiny_engine)
+    report = verify(tiny_engine, Altered(store, changed), spoken.id)
+    record = found(report, "record")
+    assert record.stored == spoken.hash != record.now
+    place = found(report, "sampler").number
+    assert 0 <= place < len(spoken.generation.ids)
+    if alter is other_id:
+        assert place == last_code(spoken)
+        assert str(changed.generation.ids[int(place)]) in found(report, "sampler").detail
+
+
+def test_an_altered_hash_is_named_with_both_hashes(tiny_engine: Any, store: Store, spoken: Turn) -> None:
+    forged = "t1:" + "0" * 64
+    report = verify(tiny_engine, Altered(store, replace(spoken, hash=forged)), spoken.id)
+    record = found(report, "record")
+    assert (record.stored, record.now) == (forged, spoken.hash)
+    assert len(report.findings) == 1
+
+
+@contextmanager
+def nudged(tensor: torch.Tensor, by: float) -> Iterator[None]:
+    """One number of a weight moved in memory; its file, and so its fingerprint, stays as it was."""
+    flat = tensor.detach().view(-1)
+    before = float(flat[0])
+    flat[0] += by
+    try:
+        yield
+    finally:
+        flat[0] = before
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_one_codec_weight_changed_in_memory_is_named_by_its_distance(
+    number: int, tiny_engine: Any, store: Store
+) -> None:
+    turn = say(tiny_engine, store, number)
+    assert recorded(tiny_engine, store, turn.id).verdict == "identical"
+    weight = last_weight(tiny_engine.codec(KINDS[number]))
+    with torch.no_grad(), nudged(weight, 0.5):
+        report = recorded(tiny_engine, store, turn.id)
+    finding = found(report, "decoder")
+    assert 0 < finding.number <= 1
+    assert finding.stored is None
+    assert finding.detail.startswith(KINDS[number])
+    assert recorded(tiny_engine, store, turn.id).verdict == "identical"
+
+
+def last_weight(codec: Any) -> torch.Tensor:
+    """A bias of the last layer of the network that makes a codec's pixels or samples."""
+    networks = modules_of(codec, 3)
+    biases = [
+        parameter
+        for network in networks
+        for name, parameter in network.named_parameters()
+        if name.endswith("bias") and ("decoder.conv_out" in name or "decoder." in name)
+    ]
+    assert biases, f"{codec} has no decoder that this test knows"
+    return biases[-1]
+
+
+def modules_of(thing: Any, depth: int) -> list[torch.nn.Module]:
+    """The networks that an object holds."""
+    if isinstance(thing, torch.nn.Module):
+        return [thing]
+    values = list(vars(thing).values()) if depth and hasattr(thing, "__dict__") else []
+    return [module for value in values for module in modules_of(value, depth - 1)]
