@@ -142,11 +142,11 @@ def _items(source: Source, folder: Path, lock: Lock) -> list[Item]:
         raise SettingsError(f"{source.repo} can't be reached ({_first(error)}); look at HF_ENDPOINT.") from error
     lock.revisions.setdefault(source.repo, str(info.sha))
     files = {file.rfilename: file for file in info.siblings or []}
+    large = {name: file.lfs for name, file in files.items()}
     return [
-        Item(source, str(info.sha), name, _target(source, name), files[name].size or 0,
-             files[name].lfs.sha256 if files[name].lfs else None)
-        for name in _wanted(source, files)
-    ]  # fmt: skip
+        Item(source, str(info.sha), name, _target(source, name), files[name].size or 0, kept.sha256 if kept else None)
+        for name, kept in ((name, large[name]) for name in _wanted(source, files))
+    ]
 
 
 def _plain_item(source: Source, folder: Path) -> Item:

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -112,12 +113,12 @@ def speed(subject: Subject, rounds: int, continuous: bool) -> dict[tuple[str, in
     """(way, rows) -> ids a second in its best round."""
     ways: dict[tuple[str, int], Callable[[], None]] = {}
     for rows in (1, 16):
-        ways["plain generate", rows] = lambda rows=rows: subject.plain(rows)
-        ways["the original's way", rows] = lambda rows=rows: subject.original(rows)
-        ways["ours", rows] = lambda rows=rows: subject.ours(rows)
+        ways["plain generate", rows] = partial(subject.plain, rows)
+        ways["the original's way", rows] = partial(subject.original, rows)
+        ways["ours", rows] = partial(subject.ours, rows)
         if continuous and runs(subject):
-            ways["continuous batching", rows] = lambda rows=rows: subject.continuous(rows)
-    ways["ours, 16 threads", 16] = lambda: subject.threads(16)
+            ways["continuous batching", rows] = partial(subject.continuous, rows)
+    ways["ours, 16 threads", 16] = partial(subject.threads, 16)
     best: dict[tuple[str, int], float] = {}
     for _ in range(rounds + 1):
         for key, way in ways.items():
@@ -222,7 +223,7 @@ def memory(subject: Subject) -> list[Line]:
     lines = []
     for name, way in (("plain generate", subject.plain), ("ours", subject.ours)):
         before = peak_of(lambda: None)
-        lines.append(Line(f"{name}, batch 16, peak", (peak_of(lambda way=way: way(16)) - before) / 1e6, "MB more"))
+        lines.append(Line(f"{name}, batch 16, peak", (peak_of(partial(way, 16)) - before) / 1e6, "MB more"))
     return [*lines, Line("process", peak_of(lambda: None) / 1e6, "MB")]
 
 

@@ -171,7 +171,7 @@ def open_subject(name: str, tokens: int, prompt: int, prefix_bytes: int) -> Subj
     if name == "llama-135m":
         torch.manual_seed(0)
         dtype = torch.bfloat16
-        reference = LlamaForCausalLM(LlamaConfig(**SMALL_LLAMA)).to(dtype).eval()  # type: ignore[arg-type]
+        reference = LlamaForCausalLM(LlamaConfig(**SMALL_LLAMA)).to(dtype).eval()
         shape = _shape(reference.config)
     else:
         dtype, folder = torch.float32, model_folder(name) / LANGUAGE

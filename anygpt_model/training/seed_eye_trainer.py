@@ -95,10 +95,10 @@ def discriminants(points: Tensor, names: Tensor) -> Tensor:
     within = points - middles[names]
     spread = within.T @ within / len(within)
     spread += RIDGE * spread.diagonal().mean() * torch.eye(len(spread))
-    whiten = torch.linalg.cholesky(torch.linalg.inv(spread))
+    whiten: Tensor = torch.linalg.cholesky(torch.linalg.inv(spread))
     among = (middles - middles.mean(0)) @ whiten
-    _, axes = torch.linalg.eigh(among.T @ among)
-    return whiten @ axes.flip(1)[:, :DISCRIMINANTS]
+    axes: Tensor = torch.linalg.eigh(among.T @ among)[1].flip(1)
+    return whiten @ axes[:, :DISCRIMINANTS]
 
 
 @torch.no_grad()
@@ -145,7 +145,7 @@ def embedded(model: SeedTokenizer, views: Tensor, device: str) -> Tensor:
     """The patch embeddings [N, V, D] of views [N, V, 3, S, S]."""
     parts = torch.split(views.flatten(0, 1), 1024)
     found = [model.visual_encoder.patch_embed(normalised(part.to(device))).cpu() for part in parts]
-    return torch.cat(found).unflatten(0, views.shape[:2])[:, :, 0]
+    return torch.cat(found).reshape(*views.shape[:2], -1)
 
 
 def train(work: Path, minutes: float, device: str, seed: int) -> SeedTokenizer:

@@ -55,7 +55,7 @@ def seen(work: Path, model: SeedTokenizer, device: str, seed: int) -> Tensor:
     pictures, alpha, _ = load(work)
     views = views_of(shrunk(pictures), shrunk(alpha[..., None]), VIEWS)
     codes = [model.encode(normalised(part.to(device))).cpu() for part in torch.split(views.flatten(0, 1), 256)]
-    return torch.cat(codes).unflatten(0, (-1, VIEWS))
+    return torch.cat(codes).reshape(len(views), VIEWS, -1)
 
 
 def write_codes(work: Path, codes: Tensor, name: str) -> None:
