@@ -76,6 +76,7 @@ class Engine:
         llama = opened_llama(folder / LANGUAGE, shape, device, dtype, quantize)
         self.context_length = context_length(folder / LANGUAGE, shape.positions)
         self.grammar = Grammar(self.vocabulary, frame_rates(folder))
+        self._compiled = llama.compiled is not None
         self.language_model: Live = Live(llama, self.grammar, self.context_length, **decoding)
         self._codecs: dict[Modality, Codec] = {}
         self._lock = threading.RLock()
@@ -107,7 +108,7 @@ class Engine:
         """What computes: Python, the machine, and the libraries that decide results."""
         kind = f"{self.dtype} {self.quantize}" if self.quantize else str(self.dtype)
         found = {"python": platform.python_version(), "machine": f"{platform.machine()} {self.device} {kind}"}
-        if self.language_model.llama.compiled is not None:
+        if self._compiled:
             found["step"] = "compiled"
         for package in (*_RELEVANT, *(["torchao", "bitsandbytes"] if self.quantize else [])):
             try:

@@ -106,7 +106,6 @@ class Unwatched:
 
 def unwatched(engine: Engine) -> Engine:
     """The same open engine for a batch: its replies are not streamed."""
-    _ = engine.versions  # kept by the copy: it is read off the network, which an Unwatched doesn't show
     same = copy.copy(engine)
     same.language_model = cast(Any, Unwatched(engine.language_model))
     return same

@@ -1,5 +1,6 @@
 """The engine opens what is asked for, when it is asked for, and says what it can't."""
 
+import copy
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,13 @@ def test_what_an_engine_says_of_itself(llm_engine: Any, llm_folder: Path) -> Non
     assert llm_engine.versions["torch"]
     assert set(llm_engine.fingerprints) >= {"llm", "tokenizer"}
     assert llm_engine.grammar.frame_rates == {Modality.SPEECH: 50.0, Modality.MUSIC: 50.0}
+
+
+def test_a_copy_with_another_language_model_says_the_same_of_itself(llm_folder: Path) -> None:
+    with load_engine(llm_folder, device="cpu") as engine:
+        replayed = copy.copy(engine)
+        replayed.language_model = object()  # type: ignore[assignment]
+        assert replayed.versions == engine.versions
 
 
 def test_only_what_is_wanted_opens(llm_folder: Path) -> None:
