@@ -1,7 +1,8 @@
 """The protocol LanguageModel.generate(requests) -> generations, and what stands behind it.
 
 Live computes; Recorded plays stored ids back; Verifying (verification.py) scores stored ids in one pass and redoes
-every draw. A replay is the same graph with another of these, not a second code path. Knows no part, no codec, no storage.
+every draw. A replay is the same graph with another of these, not a second code path. Knows no part, no codec, no
+storage.
 """
 
 from __future__ import annotations
