@@ -26,7 +26,7 @@ LONGEST_S = 30.0
 VOICED = 0.5
 """Probability from which a chunk counts as voice, as the detector's authors have it."""
 SPEECH_SHARE = 0.25
-"""Between what was measured on held-out sounds: music stays below, speech above (docs/decisions.md has the numbers)."""
+"""Between what was measured on held-out sounds: music stays below, speech above (docs/agents.md has the numbers)."""
 SOUNDING = 0.01
 """Of the loudest chunk's level: below it (-40 dB) a chunk is a pause."""
 
