@@ -19,7 +19,11 @@ STAGES = ("data", "image", "speech", "music", "language", "evaluate")
 @click.option(
     "--work", type=click.Path(path_type=Path), default=".train", show_default=True, help="Data and checkpoints."
 )
-@click.option("--minutes", type=float, help="Processor time of each stage; it goes on from where it stopped.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Processor time of each stage; it goes on from where it stopped.",
+)
 @click.option("--device", help="cpu, cuda … [default: a GPU if there is one]")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--model", help="evaluate: a model's name or folder [default: WORK/pocket if it is there, else pocket]")

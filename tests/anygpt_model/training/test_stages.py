@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from anyloom.anygpt_model.training import stages
-from anyloom.app.cli import cli
+from anyloom.app.cli import cli, run
 
 MODULES = [step.module for steps in stages.STAGES.values() for step in steps]
 
@@ -53,6 +53,9 @@ def test_the_door_runs_the_steps_in_their_order(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "work" / "pocket" / "llm" / "config.json").exists()
 
 
-def test_an_unknown_stage_is_one_sentence() -> None:
-    done = CliRunner().invoke(cli, ["train", "nothing"])
-    assert done.exit_code != 0
+@pytest.mark.parametrize(("wrong", "said"), [(["nothing"], "no stage named"), (["image", "--minutes", "-5"], "-5")])
+def test_wrong_use_is_one_sentence_and_code_2(wrong: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", *wrong]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
