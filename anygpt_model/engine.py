@@ -55,6 +55,7 @@ class Engine:
         **decoding: int,
     ) -> None:
         """decoding: slots, queue and prefix_bytes, as Live takes them."""
+        from .integrity import checksums
         from .language_model import Live
         from .legality import Grammar
         from .llama_shape import LlamaShape
@@ -78,6 +79,7 @@ class Engine:
         self.grammar = Grammar(self.vocabulary, frame_rates(folder))
         self._compiled = llama.compiled is not None
         self.language_model: Live = Live(llama, self.grammar, self.context_length, **decoding)
+        self._loaded = {"llm": checksums(llama.weights)}
         self._codecs: dict[Modality, Codec] = {}
         self._lock = threading.RLock()
         self._device_turn = threading.Lock()
@@ -130,8 +132,23 @@ class Engine:
             if self._closed:
                 raise AnyloomError("The engine is closed; open another one with load_engine.")
             if kind not in self._codecs:
-                self._codecs[kind] = self._open(kind)
+                from .integrity import checksums, weights_of
+
+                codec = self._open(kind)
+                self._loaded[kind.value] = checksums(weights_of(codec))
+                self._codecs[kind] = codec
             return self._codecs[kind]
+
+    def changed_weights(self, part: str) -> tuple[str, ...]:
+        """Which weights of an open part ("llm", or a modality) are not in memory what was loaded; none if not open."""
+        from .integrity import changed, checksums, weights_of
+
+        with self._lock:
+            before, codec = self._loaded.get(part), self._codecs.get(Modality(part)) if part != "llm" else None
+        if before is None:
+            return ()
+        weights = self.language_model.llama.weights if codec is None else weights_of(codec)
+        return changed(before, checksums(weights))
 
     def generate(
         self, requests: Sequence[Request], on_token: OnToken | None = None, cancelled: Cancelled | None = None

@@ -44,6 +44,11 @@ class Linear:
         if transposed:
             self.blocks = [weight[start:stop].t().contiguous() for start, stop in _blocks(0, *weight.shape)]
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What is multiplied with."""
+        return self.blocks if self.weight is None else [self.weight]
+
     def __call__(self, x: Tensor) -> Tensor:
         if self.weight is not None:
             return F.linear(x, self.weight)
@@ -107,6 +112,20 @@ class Llama:
         shapes = self.shape.tensors()
         body = sum(math.prod(size) for name, size in shapes.items() if name.startswith("model.layers"))
         return body * self.embedding.element_size()
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Every weight that the forward pass reads, by its place here."""
+        found = {"embedding": self.embedding, "norm": self.norm, "head": self.head}
+        for index, layer in enumerate(self.layers):
+            stem = f"layers.{index}."
+            found |= {stem + "attention_norm": layer.attention_norm, stem + "mlp_norm": layer.mlp_norm}
+            for name in ("qkv", "out", "gate", "up", "down"):
+                tensors = getattr(layer, name).tensors
+                found |= {f"{stem}{name}" + (f".{at}" if at else ""): tensor for at, tensor in enumerate(tensors)}
+        if self.head is self.embedding:
+            del found["head"]
+        return found
 
     def reserve(self, positions: int) -> None:
         """Prepare rotary positions up to `positions`, so that no later call needs to."""

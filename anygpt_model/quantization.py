@@ -72,6 +72,11 @@ class Wrapped(Linear):
     def __init__(self, module: torch.nn.Module) -> None:
         self._module = module
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The quantized weights and their scales."""
+        return list(self._module.state_dict().values())
+
     def __call__(self, x: Tensor) -> Tensor:
         made: Tensor = self._module(x)
         return made
@@ -82,6 +87,11 @@ class Joined(Linear):
 
     def __init__(self, modules: list[torch.nn.Module], head_dim: int) -> None:
         self._modules, self._head_dim = modules, head_dim
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The quantized weights and their scales."""
+        return [tensor for module in self._modules for tensor in module.state_dict().values()]
 
     def __call__(self, x: Tensor) -> Tensor:
         query, key, value = (module(x) for module in self._modules)

@@ -23,6 +23,7 @@ from .legal_ids import Legal
 from .legality import Grammar
 from .llama import PREFILL_CHUNK, Llama
 from .redrawing import Redrawn, redraw
+from .sampling import log_softmax
 from .scheduler import Cancelled, OnToken
 from .values import Finish, Generation, Request, Sampling
 
@@ -38,8 +39,9 @@ class Verification:
 
     divergence: position of the first id that would be drawn differently, None where all agree; expected, drawn: the ids
     there. illegal: position of the first id that the grammar refuses. margins: of each redone decision, its distance to
-    the candidates' border included. drift: the largest change of a log-probability before the divergence. removed: for
-    each position the probability mass that the grammar took away.
+    the candidates' border included. drift: the largest change of a log-probability before the divergence. moved: the
+    same over all stored ids, which tells of weights only where the record is the one that was made. removed: for each
+    position the probability mass that the grammar took away.
     """
 
     divergence: int | None
@@ -48,6 +50,7 @@ class Verification:
     illegal: int | None
     margins: tuple[float, ...]
     drift: float
+    moved: float
     removed: tuple[float, ...]
     finish: Finish
 
@@ -113,14 +116,16 @@ def verify(llama: Llama, grammar: Grammar, context_length: int, request: Request
             tokens[position] = meant
     differs = (tokens != np.asarray(stored.ids[:count], np.int64)).nonzero()[0]
     at = int(differs[0]) if len(differs) else None
-    moved = np.abs(logprobs - np.asarray(stored.logprobs[:count]))[:at]
+    _score_stored(llama, hidden, walk, [int(place) for place in differs], stored.ids, logprobs)
+    moved = np.abs(logprobs - np.asarray(stored.logprobs[:count]))
     return Verification(
         divergence=at,
         expected=None if at is None else stored.ids[at],
         drawn=None if at is None else int(tokens[at]),
         illegal=count if count < len(stored.ids) else None,
         margins=tuple(margins.tolist()),
-        drift=float(moved.max(initial=0.0)),
+        drift=float(moved[:at].max(initial=0.0)),
+        moved=float(moved.max(initial=0.0)),
         removed=tuple(removed.tolist()),
         finish=stored.finish,
     )
@@ -189,17 +194,32 @@ def _redone(
             yield some, drawn.result(), removed
 
 
+def _score_stored(
+    llama: Llama, hidden: Tensor, walk: _Walk, differs: list[int], ids: Sequence[int], logprobs: NDArray[np.float64]
+) -> None:
+    """Where something else is drawn now, put the stored id's log-probability in the place of the drawn one's.
+
+    Not where a stop id was drawn for what was demanded: that one's was stored.
+    """
+    wanted = set(differs) - walk.meant.keys()
+    for group in walk.draws:
+        places = [position for position in group.positions if position in wanted]
+        if places:
+            columns = {token: column for column, token in enumerate(group.legal.ids().tolist())}
+            for place, logits in zip(places, llama.logits(hidden[places], group.legal), strict=True):
+                logprobs[place] = log_softmax(logits)[columns[ids[place]]]
+
+
 @torch.inference_mode()
 def _weighed(llama: Llama, rows: Tensor, legal: Legal) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """rows [n, hidden] -> the legal ids' logits [n, legal.size], and the share [n] of the softmax that isn't legal."""
     whole = llama.whole(rows)
     logits = _among(whole, legal)
-    # Against the best legal id: where another outweighs it beyond a float's range, everything but it is nothing.
-    weights = whole.sub_(logits.amax(dim=1, keepdim=True)).exp_()
-    kept = sum((weights[:, start:stop].sum(dim=1) for start, stop in legal.slices), torch.zeros(len(rows)).to(weights))
+    shares = torch.softmax(whole, dim=1)
+    kept = sum((shares[:, start:stop].sum(dim=1) for start, stop in legal.slices), torch.zeros(len(rows)).to(shares))
     if legal.singles:
-        kept = kept + weights[:, list(legal.singles)].sum(dim=1)
-    return logits.cpu().numpy(), (1.0 - kept / weights.sum(dim=1)).clamp_(min=0.0).double().cpu().numpy()
+        kept = kept + shares[:, list(legal.singles)].sum(dim=1)
+    return logits.cpu().numpy(), (1.0 - kept).clamp_(min=0.0).double().cpu().numpy()
 
 
 def _among(whole: Tensor, legal: Legal) -> Tensor:

@@ -73,9 +73,11 @@ def recorded(engine: Engine, store: Keeper, turn: str, *, restore: bool = False)
     stored = store.turn(turn)
     again = rerun(engine, store, stored, Recorded([trace(stored)]))
     checks = compare_media(stored, again.turn, store, again.media)
-    findings = [*changed_parts(engine, stored), *_broken_media(checks)]
+    memory = changed_memory(engine, stored)
+    findings = [*changed_parts(engine, stored), *_decoded(checks, memory)]
     kept = _restored(store, checks, again.media) if restore else ()
-    verdict: Verdict = "identical" if all(check.identical for check in checks) else _nearness(checks)
+    same = all(check.identical for check in checks)
+    verdict: Verdict = "different" if memory else "identical" if same else _nearness(checks)
     return Report(
         stored.id, "recorded", verdict, tuple(findings), checks, None, again.turn, perf_counter() - started, kept
     )
@@ -88,11 +90,13 @@ def verify(engine: Engine, store: Keeper, turn: str) -> Report:
     verifying = engine.verifying([trace(stored)])
     rerun(engine, store, stored, verifying, decode=False)
     [found] = verifying.reports
-    findings = [*_altered(store, stored), *changed_parts(engine, stored), *_redone(stored, found)]
-    close = found.near_tie and found.drift <= DRIFT
+    altered, memory = _altered(store, stored), changed_memory(engine, stored, "llm")
+    drift = found.drift if altered else found.moved
+    findings = [*altered, *changed_parts(engine, stored), *_moved(drift, memory)]
+    findings += [*_decoded((), memory), *_redone(stored, found)]
     verdict: Verdict = "different"
-    if not any(finding.part == "record" for finding in findings):
-        verdict = "identical" if found.identical and found.drift <= DRIFT else "close" if close else "different"
+    if not altered and not memory and drift <= DRIFT:
+        verdict = "identical" if found.identical else "close" if found.near_tie else "different"
     return Report(stored.id, "verify", verdict, tuple(findings), (), found, None, perf_counter() - started)
 
 
@@ -104,8 +108,10 @@ def regenerate(engine: Engine, store: Keeper, turn: str, *, record: bool = False
     if again.turn is None:
         raise InputError("The run ended without a turn; replay it with a fresh engine.")
     checks = compare_media(stored, again.turn, store, again.media)
-    findings = [*changed_parts(engine, stored), *_other_ids(stored.generation, again.turn.generation)]
-    same = stored.generation.ids == again.turn.generation.ids
+    memory = changed_memory(engine, stored, "llm")
+    findings = [*changed_parts(engine, stored), *_moved(None, memory), *_decoded((), memory)]
+    findings += _other_ids(stored.generation, again.turn.generation)
+    same = not memory and stored.generation.ids == again.turn.generation.ids
     verdict: Verdict = "identical" if same and all(check.identical for check in checks) else "different"
     made = _keep(store, again.turn, again.media) if record else again.turn
     return Report(stored.id, "regenerate", verdict, tuple(findings), checks, None, made, perf_counter() - started)
@@ -162,6 +168,14 @@ def changed_parts(engine: Engine, turn: Turn) -> list[Finding]:
     ]
 
 
+def changed_memory(engine: Engine, turn: Turn, *parts: str) -> dict[str, tuple[str, ...]]:
+    """Of these parts and the turn's codecs, the weights that are not in memory what was loaded; those without any are
+    left out."""
+    media = {part.modality.value for part in (*turn.request, *turn.reply) if part.media is not None}
+    found = {part: engine.changed_weights(part) for part in (*parts, *sorted(media))}
+    return {part: tensors for part, tensors in found.items() if tensors}
+
+
 def _altered(store: Keeper, turn: Turn) -> list[Finding]:
     """Whether the stored content still has the hash that it was recorded with."""
     from ..storage.documents import chain, digest
@@ -173,11 +187,25 @@ def _altered(store: Keeper, turn: Turn) -> list[Finding]:
     return [Finding("record", "the stored turn is not the one that was recorded", None, turn.hash, now)]
 
 
+def _moved(drift: float | None, memory: dict[str, tuple[str, ...]]) -> list[Finding]:
+    """What is said of the language model's weights: by those that changed in memory, else by the drift alone."""
+    if "llm" in memory:
+        what = f"{_named(memory['llm'])} changed in memory"
+        if drift is None:
+            return [Finding("weights", f"{what}, so many weights in all", len(memory["llm"]))]
+        return [Finding("weights", f"{what}, log-probabilities moved at most by so many nats", drift)]
+    if drift is not None and drift > DRIFT:
+        return [Finding("weights", "log-probabilities moved, at most by so many nats", drift)]
+    return []
+
+
+def _named(tensors: tuple[str, ...]) -> str:
+    return tensors[0] if len(tensors) == 1 else f"{tensors[0]} and {len(tensors) - 1} more"
+
+
 def _redone(turn: Turn, found: Verification) -> list[Finding]:
-    """What the redone decisions say: weights by drift, the sampler where they differ without it."""
+    """What the redone decisions say."""
     findings = []
-    if found.drift > DRIFT:
-        findings.append(Finding("weights", "log-probabilities moved, at most by so many nats", found.drift))
     if found.illegal is not None:
         place = found.illegal + taken_over(turn)
         findings.append(Finding("tokenizer", "the grammar refuses the stored id at this position", place))
@@ -189,11 +217,21 @@ def _redone(turn: Turn, found: Verification) -> list[Finding]:
     return findings
 
 
-def _broken_media(checks: tuple[MediumCheck, ...]) -> list[Finding]:
-    return [
-        Finding("decoder", f"{check.modality} {check.position} came out differently", check.distance)
-        for check in checks
-        if not check.identical
+def _decoded(checks: tuple[MediumCheck, ...], memory: dict[str, tuple[str, ...]]) -> list[Finding]:
+    """What is said of the codecs: by the media that came out differently, else by weights changed in memory."""
+    findings, told = [], {"llm"}
+    for check in checks:
+        if not check.identical:
+            told.add(check.modality)
+            tensors = memory.get(check.modality)
+            why = f": {_named(tensors)} changed in memory" if tensors else ""
+            number = check.distance if check.distance is not None or not tensors else len(tensors)
+            detail = f"{check.modality} {check.position} came out differently{why}"
+            findings.append(Finding("decoder", detail, number))
+    left = {part: tensors for part, tensors in memory.items() if part not in told}
+    return findings + [
+        Finding("decoder", f"{part}: {_named(tensors)} changed in memory, so many weights in all", len(tensors))
+        for part, tensors in left.items()
     ]
 
 

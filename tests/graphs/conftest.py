@@ -123,6 +123,9 @@ class FakeEngine:
         self.language_model = Scripted(vocabulary, self.grammar, self.context_length)
         self.fingerprints = {name: f"sha256:{name}" for name in ("llm", "tokenizer", "image", "speech", "music")}
 
+    def changed_weights(self, part: str) -> tuple[str, ...]:
+        return ()
+
     def codec(self, modality: Modality) -> FakeCodec:
         return self.codecs[modality]
 

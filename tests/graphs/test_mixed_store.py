@@ -17,7 +17,7 @@ from anyloom.anygpt_model.media import write_png, write_wav
 from anyloom.anygpt_model.values import Modality, Turn
 from anyloom.graphs.conversation import build_graph
 from anyloom.graphs.handles import to_block
-from anyloom.graphs.replay import Report, fork, recorded, verify
+from anyloom.graphs.replay import DRIFT, Report, fork, recorded, regenerate, verify
 from anyloom.nodes.state import Context
 from anyloom.storage.store import Store
 
@@ -172,6 +172,44 @@ def nudged(tensor: torch.Tensor, by: float) -> Iterator[None]:
         flat[0] = before
 
 
+def places(llama: Any) -> dict[str, tuple[torch.Tensor, float]]:
+    """Weights of all kinds, and by how much one number of each is moved: from what changes the first draw to what
+    changes none."""
+    return {
+        "norm": (llama.norm, 50.0),
+        "layers.0.attention_norm": (llama.layers[0].attention_norm, 1.0),
+        "layers.1.down": (llama.layers[1].down.tensors[0], 1e-7),
+        "layers.0.qkv": (llama.layers[0].qkv.tensors[0], 3.0),
+    }
+
+
+@pytest.mark.parametrize("place", ["norm", "layers.0.attention_norm", "layers.1.down", "layers.0.qkv"])
+def test_one_weight_changed_in_memory_is_named(place: str, tiny_engine: Any, store: Store, spoken: Turn) -> None:
+    tensor, by = places(tiny_engine.language_model.llama)[place]
+    with torch.inference_mode(), nudged(tensor, by):
+        report = verify(tiny_engine, store, spoken.id)
+        again = regenerate(tiny_engine, store, spoken.id)
+    finding = found(report, "weights")
+    assert finding.detail.startswith(f"{place} changed in memory")
+    assert finding.stored is None
+    assert 0 <= finding.number < 1e3
+    assert (finding.number > DRIFT) == (place != "layers.1.down")
+    assert found(again, "weights").number == 1
+    assert verify(tiny_engine, store, spoken.id).verdict == "identical"
+
+
+def test_weights_that_were_others_when_they_were_loaded_are_named_by_their_drift(
+    tiny_engine: Any, store: Store, spoken: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was loaded can't tell; the first id is drawn otherwise, and still the weights are named."""
+    monkeypatch.setattr(tiny_engine, "changed_weights", lambda part: ())
+    with torch.inference_mode(), nudged(tiny_engine.language_model.llama.norm, 50.0):
+        report = verify(tiny_engine, store, spoken.id)
+    assert report.verification is not None
+    assert report.verification.divergence is not None
+    assert found(report, "weights").number > DRIFT
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_one_codec_weight_changed_in_memory_is_named_by_its_distance(
     number: int, tiny_engine: Any, store: Store
@@ -185,7 +223,18 @@ def test_one_codec_weight_changed_in_memory_is_named_by_its_distance(
     assert 0 < finding.number <= 1
     assert finding.stored is None
     assert finding.detail.startswith(KINDS[number])
+    assert "bias changed in memory" in finding.detail
     assert recorded(tiny_engine, store, turn.id).verdict == "identical"
+
+
+def test_one_codec_weight_that_changes_no_sample_is_named(tiny_engine: Any, store: Store) -> None:
+    turn = say(tiny_engine, store, 1)
+    [first, *_] = modules_of(tiny_engine.codec("speech"), 3)
+    weight = next(tensor for name, tensor in first.named_parameters() if name.startswith("encoder"))
+    with torch.no_grad(), nudged(weight, 1e-3):
+        report = recorded(tiny_engine, store, turn.id)
+    assert found(report, "decoder").number == 1
+    assert all(check.identical for check in report.media)
 
 
 def last_weight(codec: Any) -> torch.Tensor:
