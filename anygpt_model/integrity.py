@@ -11,15 +11,14 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 Checksums = dict[str, str]
 """Name of a tensor -> its checksum."""
-_COLUMNS = 64
-"""Words are summed in so many columns, each modulo 2^64: a sum of words that differ in one differs."""
-_WORD = 8
+_BLOCK, _WORD = 2048, 8
+"""Bytes. Words are summed over all blocks, each place of a block by itself, modulo 2^64: where one word differs, its
+sum does."""
 _DEPTH = 3
 """How deep an object holds its networks."""
 
@@ -40,9 +39,11 @@ def checksum(tensor: Tensor) -> str:
     raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
     if raw.storage_offset() % _WORD:
         raw = raw.clone()
-    words = len(raw) // (_WORD * _COLUMNS) * _COLUMNS
-    sums = raw[: words * _WORD].view(torch.int64).view(-1, _COLUMNS).sum(dim=0)
-    found.update(sums.cpu().numpy().tobytes() + np.ascontiguousarray(raw[words * _WORD :].cpu().numpy()).tobytes())
+    whole = len(raw) // _BLOCK * _BLOCK
+    rows = raw[:whole].view(torch.int64).view(-1, _BLOCK // _WORD)
+    # numpy sums columns ten times as fast as torch does on a CPU; both wrap around.
+    sums = rows.numpy().sum(axis=0) if raw.device.type == "cpu" else rows.sum(dim=0).cpu().numpy()
+    found.update(sums.tobytes() + raw[whole:].cpu().numpy().tobytes())
     return found.hexdigest()[:16]
 
 

@@ -57,6 +57,13 @@ class Aside:
     def keep_codes(self, media: str, fingerprint: str, codes: Codes) -> None:
         """Nothing is remembered of a replay."""
 
+    def decoded(self, codes: Codes, fingerprint: str, seed: int) -> Media | None:
+        """None: a replay makes everything again."""
+        return None
+
+    def keep_decoded(self, codes: Codes, fingerprint: str, seed: int, media: str) -> None:
+        """Nothing is remembered of a replay."""
+
     def record(self, turn: Turn) -> Turn:
         """Hold the turn, unwritten."""
         self.recorded = turn

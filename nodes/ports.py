@@ -33,7 +33,8 @@ class Blobs(Protocol):
 
 
 class Memo(Protocol):
-    """A medium is tokenized once in its life: (media hash, codec fingerprint) -> codes."""
+    """A medium is tokenized once in its life: (media hash, codec fingerprint) -> codes; and made once: (codes,
+    decoder's fingerprint, seed) -> medium."""
 
     def codes(self, media: str, fingerprint: str) -> Codes | None:
         """The codes made before, [codebooks, frames], or None."""
@@ -41,6 +42,14 @@ class Memo(Protocol):
 
     def keep_codes(self, media: str, fingerprint: str, codes: Codes) -> None:
         """Remember `codes`."""
+        ...
+
+    def decoded(self, codes: Codes, fingerprint: str, seed: int) -> Media | None:
+        """The medium made of `codes` before, if its bytes are still kept, or None."""
+        ...
+
+    def keep_decoded(self, codes: Codes, fingerprint: str, seed: int, media: str) -> None:
+        """Remember the hash of the medium that was made of `codes`."""
         ...
 
 

@@ -25,7 +25,7 @@ from .jobs import Jobs
 from .lifecycle import Erased, Lifecycle
 from .listing import ConversationSummary, Listing, TurnSummary
 from .media import MediaShelf
-from .memo import Codes, MemoTable
+from .memo import Codes, MemoTable, codes_hash
 from .schema import ensure, identity
 from .turns import TurnLog
 from .voices import VoiceTable
@@ -95,6 +95,14 @@ class Store:
     def keep_codes(self, media: str, fingerprint: str, codes: Codes) -> None:
         """Remember the codes [codebooks, frames] of a medium."""
         self.memo.keep_codes(media, fingerprint, codes)
+
+    def decoded(self, codes: Codes, fingerprint: str, seed: int) -> Media | None:
+        """The medium that this decoder made of `codes` [codebooks, frames] before, if its bytes are kept, or None."""
+        return self.memo.decoded(codes_hash(codes), fingerprint, seed)
+
+    def keep_decoded(self, codes: Codes, fingerprint: str, seed: int, media: str) -> None:
+        """Remember that this decoder made of `codes` [codebooks, frames] the medium with the hash `media`."""
+        self.memo.keep_decoded(codes_hash(codes), fingerprint, seed, media)
 
     def voice(self, name: str) -> Media:
         """The recording of a saved voice; UnknownName if there is none."""

@@ -54,7 +54,7 @@ class FakeCodec:
         self.num_codebooks = 4 if modality is Modality.MUSIC else 1
         self.sample_rate = 0 if modality is Modality.IMAGE else 16_000
         self.frame_rate = 0.0 if modality is Modality.IMAGE else 10.0
-        self.encoded = 0
+        self.encoded = self.decoded = 0
 
     def encode(self, array: Any) -> Any:
         self.encoded += 1
@@ -63,6 +63,7 @@ class FakeCodec:
         return (np.arange(self.num_codebooks * frames).reshape(self.num_codebooks, frames) + start) % CODES
 
     def decode(self, codes: Any, *, seed: int = 0, voice: Any = None) -> Any:
+        self.decoded += 1
         if self.modality is Modality.IMAGE:
             grey = (codes.astype(np.int64).reshape(4, 8) * 15 + seed % 7).astype(np.uint8)
             return np.repeat(grey[:, :, None], 3, axis=2)

@@ -36,6 +36,21 @@ def test_evicted_media_are_made_again_and_kept(engine: Any, store: Any) -> None:
     assert len(store.turns()) == 1
 
 
+def test_the_same_ids_are_decoded_once_unless_evicted_and_a_replay_always_decodes(engine: Any, store: Any) -> None:
+    codec = engine.codec(Modality.SPEECH)
+    first, second = (ask(engine, store, seed=3) for _ in range(2))
+    assert [part.media for part in first.reply] == [part.media for part in second.reply]
+    assert codec.decoded == 1
+    assert recorded(engine, store, second.id).verdict == "identical"
+    assert codec.decoded == 2
+    store.evict()
+    third = ask(engine, store, seed=3)
+    assert codec.decoded == 3
+    assert all(store.get(part.media.hash) for part in third.reply if part.media)
+    ask(engine, store, seed=4)
+    assert codec.decoded == 4
+
+
 def test_a_changed_decoder_is_named_with_its_number(engine: Any, store: Any, monkeypatch: Any) -> None:
     turn = ask(engine, store)
     codec = engine.codec(Modality.IMAGE)

@@ -30,6 +30,7 @@ class Shelf:
         self.bytes: dict[str, bytes] = {}
         self.media: dict[str, Media] = {}
         self.memo: dict[tuple[str, str], Any] = {}
+        self.made: dict[tuple[bytes, str, int], str] = {}
         self.kept: dict[str, Turn] = {}
         self.voices: dict[str, Media] = {}
 
@@ -52,6 +53,12 @@ class Shelf:
 
     def keep_codes(self, media: str, fingerprint: str, codes: Any) -> None:
         self.memo[media, fingerprint] = codes
+
+    def decoded(self, codes: Any, fingerprint: str, seed: int) -> Media | None:
+        return self.media.get(self.made.get((codes.tobytes(), fingerprint, seed), ""))
+
+    def keep_decoded(self, codes: Any, fingerprint: str, seed: int, media: str) -> None:
+        self.made[codes.tobytes(), fingerprint, seed] = media
 
     def record(self, turn: Turn) -> Turn:
         known = next((one for one in self.kept.values() if one.run == turn.run), None)

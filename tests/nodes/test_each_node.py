@@ -217,3 +217,23 @@ def test_record_writes_one_turn_a_run_and_empties_the_state(engine: Any, keeper:
     assert reply.response_metadata["anyloom"]["turn"] == turn.id
     assert updates[0]["prompt"] == updates[0]["parts"] == updates[0]["reply"] == []
     assert calls.events[-1] == {"event": "turn", "turn": turn.id, "conversation": "c"}
+
+
+def test_the_same_codes_are_decoded_once_while_their_medium_is_kept(engine: Any, keeper: Any, runtime: Any) -> None:
+    node = detokenizer(Modality.SPEECH, engine, keeper, LIMITS)
+    part, codec = segment(engine, Modality.SPEECH, 9), engine.codec(Modality.SPEECH)
+    keeper.voices["ann"] = keeper.put(WAV, probe(WAV))
+    [made] = node(part, {}, runtime())["made"]
+    assert node(part, {}, runtime())["made"] == [made]
+    assert codec.decoded == 1
+    node(part, {}, runtime(voice="ann"))
+    node({**part, "seed": part["seed"] + 1}, {}, runtime())
+    engine.versions = {**engine.versions, "torch": "another"}
+    node(part, {}, runtime())
+    engine.fingerprints["speech"] = "sha256:another"
+    node(part, {}, runtime())
+    assert codec.decoded == 5
+    del keeper.bytes[made["media"]["hash"]]
+    assert node(part, {}, runtime())["made"] == [made]
+    assert codec.decoded == 6
+    assert keeper.get(made["media"]["hash"])

@@ -127,11 +127,17 @@ def test_codes_are_remembered_per_fingerprint(store: Store) -> None:
 def test_a_decoded_medium_is_found_until_it_is_evicted(store: Store) -> None:
     made = store.put(b"made", medium(b"made"))
     store.record(make_turn(made=made))
-    store.memo.keep_decoded("sha256:codes", "sha256:decoder", 2**63 + 1, made.hash)
-    assert store.memo.decoded("sha256:codes", "sha256:decoder", 2**63 + 1) == made
-    assert store.memo.decoded("sha256:codes", "sha256:decoder", 1) is None
+    codes = np.arange(8, dtype=np.int64).reshape(2, 4)
+    for _ in range(2):
+        store.keep_decoded(codes, "sha256:decoder", 2**63 + 1, made.hash)
+    assert store.decoded(codes, "sha256:decoder", 2**63 + 1) == made
+    for others in ((codes.reshape(4, 2), "sha256:decoder", 2**63 + 1), (codes + 1, "sha256:decoder", 2**63 + 1),
+                   (codes, "sha256:decoder", 1), (codes, "sha256:other", 2**63 + 1)):  # fmt: skip
+        assert store.decoded(*others) is None
     store.evict()
-    assert store.memo.decoded("sha256:codes", "sha256:decoder", 2**63 + 1) is None
+    assert store.decoded(codes, "sha256:decoder", 2**63 + 1) is None
+    store.put(b"made", medium(b"made"))
+    assert store.decoded(codes, "sha256:decoder", 2**63 + 1) == made
 
 
 def test_only_generated_media_are_evicted_and_put_back(store: Store) -> None:
