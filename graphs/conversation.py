@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer, RetryPolicy, Send
+from typing_extensions import TypedDict
 
 from ..anygpt_model.media import Limits
 from ..anygpt_model.values import Modality
@@ -23,7 +24,7 @@ from ..nodes.ports import Fetch, Keeper
 from ..nodes.recording import record
 from ..nodes.routing import route
 from ..nodes.state import Context, Conversation, PartState, State
-from ..nodes.timing import Cancellable, timed
+from ..nodes.timing import Cancellable, resumable, timed
 from ..nodes.tokenization import tokenizer
 from .urls import Urls
 
@@ -73,22 +74,37 @@ def _add_nodes(builder: Any, engine: Engine, keeper: Keeper, limits: Limits, fet
 
     add("detect", partial(detect, keeper=keeper, limits=limits, fetch=fetch), retry_policy=RETRY)
     for kind in MEDIA:
-        add(_tokenizes(kind), tokenizer(kind, engine, keeper, limits), retry_policy=RETRY, input_schema=PartState)
-        add(_detokenizes(kind), detokenizer(kind, engine, keeper, limits), retry_policy=RETRY, input_schema=PartState)
-    builder.add_node("generate", Cancellable("generate", partial(generate, engine=engine, keeper=keeper)))
+        reading, making = (made(kind, engine, keeper, limits) for made in (tokenizer, detokenizer))
+        add(_tokenizes(kind), reading, retry_policy=RETRY, input_schema=PartState)
+        add(_detokenizes(kind), resumable(making), retry_policy=RETRY, input_schema=PartState)
+    builder.add_node("generate", Cancellable("generate", resumable(partial(generate, engine=engine, keeper=keeper))))
     add("route", partial(route, engine=engine))
-    add("record", partial(record, engine=engine, keeper=keeper), retry_policy=RETRY)
+    add("record", resumable(partial(record, engine=engine, keeper=keeper)), retry_policy=RETRY)
 
 
-def to_tokenize(state: State) -> list[Send] | str:
+class Asked(TypedDict):
+    """What `to_tokenize` looks at: LangGraph reads no other channel for it."""
+
+    parts: list[PartState]
+
+
+class Answered(TypedDict):
+    """What `to_detokenize` looks at."""
+
+    reply: list[PartState]
+    options: dict[str, Any]
+
+
+def to_tokenize(state: Asked) -> list[Send] | str:
     """One Send for each medium that is to be read, or straight on."""
     return [Send(_tokenizes(part["modality"]), part) for part in state["parts"] if "media" in part] or "generate"
 
 
-def to_detokenize(state: State) -> list[Send] | str:
+def to_detokenize(state: Answered) -> list[Send] | str:
     """One Send for each medium that is to be made, or straight on."""
     media = [part for part in state["reply"] if part["modality"] != Modality.TEXT]
-    return [Send(_detokenizes(part["modality"]), part) for part in media] or "record"
+    options = state["options"]
+    return [Send(_detokenizes(part["modality"]), {**part, "options": options}) for part in media] or "record"
 
 
 def memory_store() -> Keeper:

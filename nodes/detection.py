@@ -25,7 +25,7 @@ from .ingestion import ingest, known_modality
 from .messages import Block, Exchange, blocks, exchanges, media_block, unchanged
 from .options import bounds, kept_voice, sampling, template
 from .ports import Fetch, Keeper
-from .state import Context, PartState, Role, State, part_state
+from .state import Context, PartState, Role, State, options_state, part_state
 
 MAX_PARTS = 32
 """Parts of one message; more are refused before any is opened."""
@@ -60,6 +60,7 @@ def detect(
         "run": options.run or uuid4().hex,
         "conversation": _conversation(options, config, history, keeper),
         "seed": secrets.randbits(31) if options.seed is None else options.seed,
+        "options": options_state(options),
         "history": history,
         "parts": reader.parts,
         "tokenized": Overwrite([]),

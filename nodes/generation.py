@@ -16,7 +16,7 @@ from langgraph.runtime import Runtime
 from ..anygpt_model import dialogue
 from ..anygpt_model.dialogue import Message
 from ..anygpt_model.errors import ContextFull, UnknownName
-from ..anygpt_model.values import Bounds, Modality, Part, Request, Span
+from ..anygpt_model.values import Bounds, Generation, Modality, Part, Request, Span
 from ..anygpt_model.vocabulary import INSTRUCTION, Vocabulary
 from .base import BASE, base_bounds, base_prompt
 from .options import bounds, sampling, template
@@ -41,12 +41,22 @@ def generate(
     cancelled: Callable[[], bool] | None = None,
 ) -> Any:
     """The prompt's ids and what the language model made of them."""
-    options = runtime.context or Context()
-    prompt, dropped = prompt_ids(conversation(state, keeper, engine.vocabulary), options, engine)
-    request = Request(tuple(prompt), state["seed"], bounds_here(options, engine), sampling(options, engine.sampling))
-    stream = TokenStream(engine.vocabulary, runtime.stream_writer)
+    request, dropped = asked(state, runtime.context or Context(), engine, keeper)
+    stream = None if unheard(runtime.stream_writer) else TokenStream(engine.vocabulary, runtime.stream_writer)
     [generation] = engine.language_model.generate([request], stream, cancelled)
-    return {"prompt": prompt, "dropped": dropped, "generation": pack(generation)}
+    return answered(request, dropped, generation)
+
+
+def asked(state: State, options: Context, engine: Engine, keeper: Keeper) -> tuple[Request, int]:
+    """What the language model is asked, and how many of the oldest exchanges were left out."""
+    prompt, dropped = prompt_ids(conversation(state, keeper, engine.vocabulary), options, engine)
+    wanted = bounds_here(options, engine)
+    return Request(tuple(prompt), state["seed"], wanted, sampling(options, engine.sampling)), dropped
+
+
+def answered(request: Request, dropped: int, generation: Generation) -> dict[str, Any]:
+    """What the node writes down of the model's answer."""
+    return {"prompt": list(request.prompt), "dropped": dropped, "generation": pack(generation)}
 
 
 def bounds_here(options: Context, engine: Engine) -> Bounds:
@@ -119,6 +129,17 @@ def prompt_ids(exchanges: Sequence[list[Message]], options: Context, engine: Eng
     raise ContextFull(
         f"The request has {len(ids)} ids and the model takes {engine.context_length}; send a shorter text or sound."
     )
+
+
+def unheard(write: Callable[[Any], None]) -> bool:
+    """Whether `write` is an empty function, which LangGraph hands over where nobody streams: waking up for each id then
+    costs the model time and serves no one."""
+    code = getattr(write, "__code__", None)
+    return code is not None and code.co_code == _nothing.__code__.co_code
+
+
+def _nothing(event: Any) -> None:
+    pass
 
 
 class TokenStream:

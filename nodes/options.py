@@ -3,7 +3,10 @@ model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import inf
+from typing import Any
 
 from ..anygpt_model import dialogue, modalities
 from ..anygpt_model.errors import InputError, UnknownName
@@ -11,6 +14,18 @@ from ..anygpt_model.values import Bounds, Media, Modality, Sampling
 from .base import BASE
 from .ports import Keeper
 from .state import Context
+
+DEFAULTS = {kind: modalities.spec(kind).sampling for kind in Modality}
+COMMON = ("temperature", "top_k", "top_p")
+"""Settings of a call that every modality takes over."""
+SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "repetition_penalty": float,
+    "beams": int,
+}
+"""The fields of Sampling and what makes each of a caller's number."""
 
 
 def bounds(options: Context) -> Bounds:
@@ -24,8 +39,12 @@ def bounds(options: Context) -> Bounds:
         max_seconds=default.max_seconds if options.max_seconds is None else options.max_seconds,
         max_segments=default.max_segments if options.max_segments is None else options.max_segments,
     )
-    if made.max_tokens < 1 or made.max_seconds <= 0 or made.max_segments < 1:
-        raise InputError("A limit of nothing came; max_tokens, max_seconds and max_segments take positive numbers.")
+    try:
+        positive = made.max_tokens >= 1 and made.max_seconds > 0 and made.max_segments >= 1
+    except TypeError:
+        positive = False
+    if not positive:
+        raise InputError("A limit that is none came; max_tokens, max_seconds and max_segments take positive numbers.")
     return made
 
 
@@ -47,26 +66,28 @@ def sampling(options: Context, defaults: Mapping[Modality, Sampling] | None = No
     for name in options.sampling:
         modality(name)
     known = defaults or {}
-    return {kind: _sampling(kind, options, known.get(kind, modalities.spec(kind).sampling)) for kind in Modality}
+    common = {name: value for name in COMMON if (value := getattr(options, name)) is not None}
+    return {
+        kind: _sampling(kind, {**common, **options.sampling.get(kind, {})}, known.get(kind) or default)
+        for kind, default in DEFAULTS.items()
+    }
 
 
-def _sampling(kind: Modality, options: Context, default: Sampling) -> Sampling:
-    common = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p")}
-    own = options.sampling.get(kind.value, {})
-    known = set(Sampling.__dataclass_fields__)
-    if strange := set(own) - known:
+def _sampling(kind: Modality, settings: Mapping[str, float | None], default: Sampling) -> Sampling:
+    """`default` with `settings` over it; those that are None say nothing."""
+    if not settings:
+        return default
+    if strange := settings.keys() - SETTINGS:
         raise UnknownName(
-            f"There is no sampling setting named {sorted(strange)[0]!r}; use one of {', '.join(sorted(known))}."
+            f"There is no sampling setting named {sorted(strange)[0]!r}; use one of {', '.join(sorted(SETTINGS))}."
         )
-    chosen = {name: value for name, value in {**common, **own}.items() if value is not None}
-    made = Sampling(
-        temperature=float(chosen.get("temperature", default.temperature)),
-        top_k=int(chosen.get("top_k", default.top_k)),
-        top_p=float(chosen.get("top_p", default.top_p)),
-        repetition_penalty=float(chosen.get("repetition_penalty", default.repetition_penalty)),
-        beams=int(chosen.get("beams", default.beams)),
-    )
-    if made.temperature < 0 or made.top_k < 0 or not 0 < made.top_p <= 1 or made.repetition_penalty <= 0:
+    try:
+        chosen = {name: SETTINGS[name](value) for name, value in settings.items() if value is not None}
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"Sampling settings {dict(settings)} came; each takes a number.") from None
+    made = replace(default, **chosen)
+    sane = 0 <= made.temperature < inf and made.top_k >= 0 and 0 < made.top_p <= 1 and 0 < made.repetition_penalty < inf
+    if not sane:
         raise InputError(
             "Sampling takes a temperature and a top_k of 0 or more, a top_p above 0 and up to 1, a penalty above 0."
         )

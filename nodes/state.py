@@ -34,6 +34,8 @@ class PartState(TypedDict):
     transcript: NotRequired[bool]
     generated: NotRequired[bool]
     seed: NotRequired[int]
+    options: NotRequired[dict[str, Any]]
+    """State.options, for a node that is handed a part alone."""
 
 
 class Tokenized(TypedDict):
@@ -84,6 +86,8 @@ class State(Conversation):
     """Drawn once a run and kept through a resume: a run records one turn."""
     conversation: str
     seed: int
+    options: dict[str, Any]
+    """The call's options that are not the usual ones: a run that is resumed goes on with those it began with."""
     history: list[str]
     """Turn ids of the exchanges so far; "" where the messages hold no known turn and are encoded afresh."""
     parts: list[PartState]
@@ -148,6 +152,23 @@ class Context:
     run: str | None = None
     template: str | None = None
     instruction: str | None = None
+
+
+USUAL = asdict(Context())
+
+
+def options_state(options: Context) -> dict[str, Any]:
+    """`options` as they travel, the usual ones left out."""
+    given = {name: value for name, value in asdict(options).items() if value != USUAL[name]}
+    if options.modalities is not None:
+        given["modalities"] = list(options.modalities)
+    return given
+
+
+def options_value(state: Mapping[str, Any]) -> Context:
+    """The options that `options_state` packed."""
+    modalities = state.get("modalities")
+    return Context(**{**state, "modalities": None if modalities is None else tuple(modalities)})
 
 
 def media_state(media: Media) -> dict[str, Any]:

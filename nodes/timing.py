@@ -1,5 +1,5 @@
-"""What every node is wrapped in: its seconds are added to the run's timings; a long one ends when its task is
-cancelled.
+"""What nodes are wrapped in: their seconds are added to the run's timings; a long one ends when its task is cancelled;
+all but the first see the options that the run began with.
 
 Knows no node's work.
 """
@@ -17,7 +17,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import Overwrite
 
-from .state import Context
+from .state import Context, options_value
 
 Node = Callable[[Any, RunnableConfig, Runtime[Context]], Any]
 
@@ -33,6 +33,17 @@ def timed(name: str, node: Callable[..., Any]) -> Node:
         return {**update, "timings": Overwrite(spent) if reset else spent}
 
     run.__name__ = name
+    return run
+
+
+def resumable(node: Callable[..., Any]) -> Callable[..., Any]:
+    """`node`, seeing the options in its state: whoever resumes a run need not know what its caller once asked for."""
+
+    def run(state: Any, config: RunnableConfig, runtime: Runtime[Context], **more: Any) -> Any:
+        if "options" in state:
+            runtime = runtime.override(context=options_value(state["options"]))
+        return node(state, config, runtime, **more)
+
     return run
 
 

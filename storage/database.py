@@ -119,8 +119,8 @@ def _open_door() -> Iterator[None]:
 def _begin(connection: Connection) -> None:
     """A writer takes its lock at once: a reader that turns writer would be refused without waiting."""
     mode = connection.get_execution_options().get("anyloom_begin", "DEFERRED")
-    if mode is not None:
-        connection.exec_driver_sql(f"BEGIN {mode}")
+    if mode is not None:  # by the driver itself: every turn waits for this
+        connection.connection.cursor().execute(f"BEGIN {mode}")
 
 
 def _enter_wal(cursor: Any) -> None:

@@ -56,9 +56,8 @@ class TurnLog:
         content = digest(swift)
         try:
             with self._database.writing() as connection:
-                before = self.by_run(connection, turn.run)
-                return before or replace(turn, hash=append(connection, swift, content, at).hash)
-        except Conflict as conflict:
+                return replace(turn, hash=append(connection, swift, content, at).hash)
+        except Conflict as conflict:  # nearly always a first writing: that is not asked for beforehand
             with self._database.reading() as connection:
                 before = self.by_run(connection, turn.run)
             if before is None:
