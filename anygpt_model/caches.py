@@ -1,12 +1,15 @@
-"""Keys and values of sequences: one on its way in (Prefix), all that are being decoded (Slots). Knows no network."""
+"""Keys and values of sequences: one on its way in (Prefix), those kept for whoever continues them (Prefixes), all that
+are being decoded (Slots). Knows no network."""
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -27,6 +30,49 @@ class Prefix:
     def nbytes(self) -> int:
         """Bytes held."""
         return self.data.numel() * self.data.element_size()
+
+
+class Prefixes:
+    """Caches of earlier sequences, by their ids, least recently used first out, up to a number of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._kept: OrderedDict[bytes, tuple[NDArray[np.int64], Prefix]] = OrderedDict()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(prefix.nbytes for _, prefix in self._kept.values())
+
+    def longest(self, ids: NDArray[np.int64]) -> tuple[Prefix | None, int]:
+        """The cache that shares most ids with the start of `ids`, and how many (at most all but the last)."""
+        best: bytes | None = None
+        shared = 0
+        for key, (known, _) in self._kept.items():
+            reach = min(len(known), len(ids) - 1)
+            differs = np.flatnonzero(known[:reach] != ids[:reach])
+            count = int(differs[0]) if len(differs) else reach
+            if count > shared:
+                best, shared = key, count
+        if best is None:
+            return None, 0
+        self._kept.move_to_end(best)
+        return self._kept[best][1], shared
+
+    def keep(self, ids: NDArray[np.int64], prefix: Prefix) -> None:
+        """Keep a sequence's cache; those that it continues go, and the oldest ones beyond the limit."""
+        if prefix.nbytes > self.limit:
+            return
+        for key, (known, _) in list(self._kept.items()):
+            if len(known) <= len(ids) and np.array_equal(known, ids[: len(known)]):
+                del self._kept[key]
+        self._kept[ids.tobytes()] = (ids, prefix)
+        while self.nbytes > self.limit:
+            self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._kept.clear()
 
 
 class Slots:

@@ -6,22 +6,23 @@ request left behind are reused. Knows no thread, no queue and no text: ids in, i
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .beams import Search, Wording, count_of
-from .caches import Prefix, Slots
+from .caches import Prefixes, Slots
 from .errors import InputError
 from .legal_ids import Legal
 from .legality import Automaton, Grammar
 from .llama import PREFILL_CHUNK, Llama
 from .modalities import spec
+from .redrawing import decide_rows
 from .sampling import Decision, decide
 from .values import Finish, Generation, Modality, Request, Sampling
 
@@ -84,9 +85,12 @@ class Decider:
     def draw(self, logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Decision:
         """The next id by the logits [legal.size] of the legal ids."""
         legal, sampling = self.settings()
-        drawn = decide(logits, legal.ids(), sampling, self.request.seed, self.step, self.repeated())
-        meant = self.automaton.meant(drawn.token)
-        return drawn if meant == drawn.token else replace(drawn, token=meant)
+        return self.meant(decide(logits, legal.ids(), sampling, self.request.seed, self.step, self.repeated()))
+
+    def meant(self, drawn: Decision) -> Decision:
+        """The decision that a drawn one stands for: see Automaton.meant."""
+        token = self.automaton.meant(drawn.token)
+        return drawn if token == drawn.token else replace(drawn, token=token)
 
     def push(self, token: int) -> None:
         """Take the next id. Raises InputError for an illegal one."""
@@ -118,9 +122,8 @@ class Stream:
         """Ids in the cache: the prompt and all but the newest id, which the next step takes in."""
         return len(self.request.prompt) + len(self.ids) - 1
 
-    def sample(self, logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
-        """Draw the next id from the logits of the legal ids."""
-        decision = self.decider.draw(logits)
+    def take(self, decision: Decision) -> None:
+        """Take the next id."""
         self.decider.push(decision.token)
         self.ids.append(decision.token)
         self._decisions.append(decision)
@@ -146,49 +149,6 @@ class Stream:
             finish,
             self.request.seed,
         )
-
-
-class Prefixes:
-    """Caches of earlier sequences, by their ids, least recently used first out, up to a number of bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._kept: OrderedDict[bytes, tuple[np.ndarray[tuple[int], np.dtype[np.int64]], Prefix]] = OrderedDict()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return sum(prefix.nbytes for _, prefix in self._kept.values())
-
-    def longest(self, ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[Prefix | None, int]:
-        """The cache that shares most ids with the start of `ids`, and how many (at most all but the last)."""
-        best: bytes | None = None
-        shared = 0
-        for key, (known, _) in self._kept.items():
-            reach = min(len(known), len(ids) - 1)
-            differs = np.flatnonzero(known[:reach] != ids[:reach])
-            count = int(differs[0]) if len(differs) else reach
-            if count > shared:
-                best, shared = key, count
-        if best is None:
-            return None, 0
-        self._kept.move_to_end(best)
-        return self._kept[best][1], shared
-
-    def keep(self, ids: np.ndarray[tuple[int], np.dtype[np.int64]], prefix: Prefix) -> None:
-        """Keep a sequence's cache; those that it continues go, and the oldest ones beyond the limit."""
-        if prefix.nbytes > self.limit:
-            return
-        for key, (known, _) in list(self._kept.items()):
-            if len(known) <= len(ids) and np.array_equal(known, ids[: len(known)]):
-                del self._kept[key]
-        self._kept[ids.tobytes()] = (ids, prefix)
-        while self.nbytes > self.limit:
-            self._kept.popitem(last=False)
-
-    def clear(self) -> None:
-        """Let go of everything."""
-        self._kept.clear()
 
 
 class Prefill:
@@ -242,9 +202,9 @@ class Batch:
         if prefill.stream.decider.beams > 1:
             self.searches.append(Search(self.model, prefill.stream, prefill.prefix, prefill.hidden))
             return
-        self.slots.install(len(self.streams), prefill.prefix)
         self.streams.append(prefill.stream)
-        self.sample([prefill.stream], prefill.hidden)
+        self.sample([prefill.stream], prefill.hidden)  # first, so that nobody waits for the copy to get a first id
+        self.slots.install(len(self.streams) - 1, prefill.prefix)
 
     def step(self) -> None:
         """One more id for every stream, and for every wording of a search."""
@@ -267,12 +227,7 @@ class Batch:
             rows = list(group)
             chosen = hidden if len(rows) == len(streams) else hidden[torch.tensor(rows, device=hidden.device)]
             legal = streams[rows[0]].decider.automaton.legal()
-            logits = self.model.logits(chosen, legal)
-            for row, line in zip(rows, logits, strict=True):
-                try:
-                    streams[row].sample(line)
-                except Exception as error:
-                    streams[row].error = error
+            _draw([streams[row] for row in rows], self.model.logits(chosen, legal))
 
     def remove(self, finished: Iterable[Stream]) -> None:
         """Take streams out, whatever their state, and keep their caches for whoever continues them."""
@@ -291,3 +246,30 @@ class Batch:
         if stream.decider.automaton.ended and self.prefixes.limit:
             ids = np.asarray([*stream.request.prompt, *stream.ids[:-1]], dtype=np.int64)
             self.prefixes.keep(ids, self.slots.extract(row, len(ids)))
+
+
+def _draw(streams: list[Stream], logits: NDArray[np.float32]) -> None:
+    """The next id of each stream by its row of `logits`, those of their common legal ids; equal settings at once."""
+    alike: dict[Sampling, list[int]] = {}
+    for row, stream in enumerate(streams):
+        alike.setdefault(stream.decider.settings()[1], []).append(row)
+    for sampling, rows in alike.items():
+        found = _together([streams[row].decider for row in rows], sampling, logits[rows]) if len(rows) > 1 else None
+        for place, row in enumerate(rows):
+            decider = streams[row].decider
+            try:
+                streams[row].take(decider.draw(logits[row]) if found is None else decider.meant(found[place]))
+            except Exception as error:
+                streams[row].error = error
+
+
+def _together(deciders: list[Decider], sampling: Sampling, logits: NDArray[np.float32]) -> list[Decision] | None:
+    """What each draws by its row of `logits`; None where that fails, so that each draws alone and fails alone."""
+    ids = deciders[0].automaton.legal().ids()
+    try:
+        held = None
+        if sampling.repetition_penalty != 1.0:
+            held = np.stack([decider.repeated() for decider in deciders])  # type: ignore[type-var]
+        return decide_rows(logits, ids, sampling, [(one.request.seed, one.step) for one in deciders], held)
+    except Exception:
+        return None

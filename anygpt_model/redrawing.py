@@ -1,7 +1,7 @@
 """Many draws at once: for a matrix of logits what `sampling.decide` and `sampling.border_distance` find row by row.
 
-A verification redoes a thousand draws after one forward pass; row by row that would take longer than the pass. Knows no
-model, no grammar and no modality.
+A step of many replies draws for all that may say the same, and a verification redoes a thousand draws after one forward
+pass; row by row that would take longer than the pass. Knows no model, no grammar and no modality.
 """
 
 from __future__ import annotations
@@ -12,7 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .sampling import FORCED_MARGIN, border_of, gumbel_of, noise_bits, noise_keys, scores_of, unit
+from .sampling import (
+    FORCED_MARGIN,
+    Decision,
+    border_of,
+    decide,
+    gumbel_of,
+    noise_bits,
+    noise_key,
+    noise_keys,
+    scores_of,
+    unit,
+)
 from .values import Sampling
 
 Places = NDArray[np.intp]
@@ -29,6 +40,29 @@ class Redrawn:
     tokens: NDArray[np.int64]
     logprobs: Reals
     margins: Reals
+
+
+def decide_rows(
+    logits: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    sampling: Sampling,
+    draws: Sequence[tuple[int, int]],
+    repeated: NDArray[np.bool_] | None = None,
+) -> list[Decision]:
+    """For each row of `logits` [rows, n], of seed and step `draws[r]`, what `decide` finds, bit for bit."""
+    if min(logits.shape) == 1:
+        held = [None] * len(logits) if repeated is None else list(repeated)
+        return [decide(logits[row], ids, sampling, *draws[row], held[row]) for row in range(len(logits))]
+    raw = logits.astype(np.float64)
+    scores = scores_of(raw, sampling, repeated)
+    if sampling.temperature:
+        keys = np.array([noise_key(seed, step) for seed, step in draws])
+        winners, margins = _among(scores, ids, keys, _borders(scores, sampling))
+    else:
+        winners, margins = _best(scores)
+    logprobs = _logprobs(raw, winners)
+    found = zip(ids[winners].tolist(), logprobs.tolist(), np.minimum(margins, FORCED_MARGIN).tolist(), strict=True)
+    return [Decision(*drawn) for drawn in found]
 
 
 def redraw(
@@ -52,11 +86,28 @@ def redraw(
         winners, margins = _drawn(scores, ids, sampling, noise_keys(seed, steps))
     else:
         winners, margins = _best(scores)
-    chosen = raw[np.arange(rows), winners]
+    return Redrawn(ids[winners], _logprobs(raw, winners), np.minimum(margins, FORCED_MARGIN))
+
+
+def _logprobs(raw: Reals, winners: Places) -> Reals:
+    """Of each row the log-probability of its winner; `raw` is used up."""
+    chosen = raw[np.arange(len(raw)), winners]
     top = raw.max(axis=1)
     raw -= top[:, None]
     mass = np.exp(raw, out=raw).sum(axis=1)
-    return Redrawn(ids[winners], chosen - (top + np.log(mass)), np.minimum(margins, FORCED_MARGIN))
+    found: Reals = chosen - (top + np.log(mass))
+    return found
+
+
+def _among(
+    scores: Reals, ids: NDArray[np.int64], keys: NDArray[np.uint64], borders: Reals | None
+) -> tuple[Places, Reals]:
+    """Winner and margin of each row among its candidates alone; `scores` stay."""
+    if borders is None:
+        return _best(scores + gumbel_of(unit(noise_bits(keys[:, None], ids))))
+    row, column = _where(scores >= borders[:, None])
+    winners, _, margins = _best_of(scores[row, column] + gumbel_of(unit(noise_bits(keys[row], ids[column]))), row)
+    return column[winners], margins
 
 
 def _drawn(scores: Reals, ids: NDArray[np.int64], sampling: Sampling, keys: NDArray[np.uint64]) -> tuple[Places, Reals]:

@@ -180,10 +180,10 @@ class Scheduler:
 
     def _release(self, batch: Batch) -> None:
         done = [job for job in self._running if job.stream.done]
-        batch.remove([job.stream for job in done])
         for job in done:
             self._running.remove(job)
-            _end(job)
+            _end(job)  # first: a caller needn't wait until its cache is kept
+        batch.remove([job.stream for job in done])
 
     def _fill(self, batch: Batch) -> None:
         """Advance prompts by up to a budget of ids; each that is whole joins the batch."""

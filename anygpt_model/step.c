@@ -275,36 +275,44 @@ static void turn(float *head, const float *rotation, int64_t width) {
     }
 }
 
-/* The sum of `pieces` times LANES columns of values [count, width], weighted by scores [count]. */
-INLINE void weighted(const float *scores, const weight *values, int64_t count, int64_t width, float share,
-                     weight *found, const int pieces) {
-    reals sums[4] = {{0}};
-    for (int64_t t = 0; t < count; t++)
+/* One query and the number of keys that it sees; scores: room for as many, rounded up to LANES. */
+typedef struct {
+    const float *query;
+    int64_t count;
+    float *scores;
+    weight *found;
+} seeker;
+
+/* scores[t] = query . keys[t] for `keys_at_once` keys from t on, for each of `seekers`: numbers known when this is
+   compiled. */
+INLINE void compare(const seeker *s, const int seekers, const weight *keys, int64_t t, int64_t width) {
+    reals sums[ROWS][4] = {{{0}}};
+    for (int64_t k = 0; k < width; k += LANES) {
+        reals some[4];
 #pragma GCC unroll 4
-        for (int i = 0; i < pieces; i++) sums[i] += scores[t] * take_weight(values + t * width + i * LANES);
-    for (int i = 0; i < pieces; i++) put(found + i * LANES, sums[i] * share);
+        for (int i = 0; i < 4; i++) {
+            some[i] = take_weight(keys + (t + i) * width + k);
+            __builtin_prefetch(keys + (t + 8 + i) * width + k);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < seekers; r++) {
+            reals given = take(s[r].query + k);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) sums[r][i] += given * some[i];
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < seekers; r++) {
+        reals all = totals(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+        for (int i = 0; i < 4; i++) s[r].scores[t + i] = all[4 * i];
+    }
 }
 
-/* What one query head finds among `count` keys and values; scores: room for count rounded up to LANES. */
-static void attend(const float *query, const weight *keys, const weight *values, int64_t count, int64_t width,
-                   float *scores, weight *found) {
-    const float scale = 1.0f / sqrtf((float)width);
+/* Scores -> their exponentials; one over the sum of these. */
+static float softened(float *scores, int64_t count, float scale) {
     float top = -INFINITY;
     int64_t t = 0;
-    for (; t + 4 <= count; t += 4) {
-        reals sums[4] = {{0}};
-        for (int64_t k = 0; k < width; k += LANES)
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) sums[i] += take(query + k) * take_weight(keys + (t + i) * width + k);
-        reals all = totals(sums[0], sums[1], sums[2], sums[3]);
-        for (int i = 0; i < 4; i++) scores[t + i] = all[4 * i];
-    }
     for (; t < count; t++) {
-        reals sum = {0};
-        for (int64_t k = 0; k < width; k += LANES) sum += take(query + k) * take_weight(keys + t * width + k);
-        scores[t] = total(sum);
-    }
-    for (t = 0; t < count; t++) {
         scores[t] *= scale;
         top = scores[t] > top ? scores[t] : top;
     }
@@ -315,10 +323,54 @@ static void attend(const float *query, const weight *keys, const weight *values,
         mass += some;
         *(reals *)(scores + t) = some;
     }
-    float share = 1.0f / total(mass);
-    int64_t k = 0;
-    for (; k + 4 * LANES <= width; k += 4 * LANES) weighted(scores, values + k, count, width, share, found + k, 4);
-    for (; k < width; k += LANES) weighted(scores, values + k, count, width, share, found + k, 1);
+    return 1.0f / total(mass);
+}
+
+/* The sum of `pieces` times LANES columns of values [count, width], weighted by each seeker's scores. The first
+   `common` values are seen by all of them. */
+INLINE void weighted(const seeker *s, const int seekers, const float *shares, const weight *values, int64_t common,
+                     int64_t width, int64_t column, const int pieces) {
+    reals sums[ROWS][4] = {{{0}}};
+    for (int64_t t = 0; t < common; t++) {
+        reals some[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < pieces; i++) {
+            some[i] = take_weight(values + t * width + column + i * LANES);
+            __builtin_prefetch(values + (t + 8) * width + column + i * LANES);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < seekers; r++)
+#pragma GCC unroll 4
+            for (int i = 0; i < pieces; i++) sums[r][i] += s[r].scores[t] * some[i];
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < seekers; r++) {
+        for (int64_t t = common; t < s[r].count; t++)
+#pragma GCC unroll 4
+            for (int i = 0; i < pieces; i++)
+                sums[r][i] += s[r].scores[t] * take_weight(values + t * width + column + i * LANES);
+#pragma GCC unroll 4
+        for (int i = 0; i < pieces; i++) put(s[r].found + column + i * LANES, sums[r][i] * shares[r]);
+    }
+}
+
+/* What `seekers` queries of one head find among the keys and values of one sequence, of which the last sees most. */
+INLINE void seek(const seeker *s, const int seekers, const weight *keys, const weight *values, int64_t width) {
+    const float scale = 1.0f / sqrtf((float)width);
+    const int64_t most = s[seekers - 1].count;
+    float shares[ROWS];
+    int64_t t = 0, column = 0;
+    for (; t + 4 <= most; t += 4) compare(s, seekers, keys, t, width);
+    for (; t < most; t++)
+        for (int r = 0; r < seekers; r++) {
+            reals sum = {0};
+            for (int64_t k = 0; k < width; k += LANES) sum += take(s[r].query + k) * take_weight(keys + t * width + k);
+            s[r].scores[t] = total(sum);
+        }
+    for (int r = 0; r < seekers; r++) shares[r] = softened(s[r].scores, s[r].count, scale);
+    for (; column + 4 * LANES <= width; column += 4 * LANES)
+        weighted(s, seekers, shares, values, s[0].count, width, column, 4);
+    for (; column < width; column += LANES) weighted(s, seekers, shares, values, s[0].count, width, column, 1);
 }
 
 /* Queries, keys and values of head `unit` (queries first, then keys, then values) for all rows; keys and values go into
@@ -337,12 +389,21 @@ static void project(const model *m, int64_t layer, int64_t unit, int64_t rows, c
     }
 }
 
-static void attend_row(const model *m, int64_t layer, int64_t row, int64_t head, int64_t slot, int64_t length,
-                       const float *queries, float *scores, weight *found) {
+/* What query head `head` of `count` rows from `row` on, all of one sequence, finds; scores: room for ROWS of them. */
+static void attend(const model *m, int64_t layer, int64_t row, int64_t count, int64_t head, int64_t slot,
+                   const int64_t *lengths, const float *queries, float *scores, weight *found) {
     const int64_t width = m->head_dim, all = m->heads + 2 * m->kv_heads;
-    int64_t start = (slot * m->kv_heads + head * m->kv_heads / m->heads) * m->positions * width;
-    attend(queries + (row * all + head) * width, m->caches[2 * layer] + start, m->caches[2 * layer + 1] + start,
-           length + 1, width, scores, found + (row * m->heads + head) * width);
+    const int64_t start = (slot * m->kv_heads + head * m->kv_heads / m->heads) * m->positions * width;
+    const weight *keys = m->caches[2 * layer] + start, *values = m->caches[2 * layer + 1] + start;
+    seeker seekers[ROWS];
+    for (int64_t r = 0; r < count; r++)
+        seekers[r] = (seeker){queries + ((row + r) * all + head) * width, lengths[row + r] + 1,
+                              scores + r * (m->positions + LANES), found + ((row + r) * m->heads + head) * width};
+    if (count == ROWS) {
+        seek(seekers, ROWS, keys, values, width);
+        return;
+    }
+    for (int64_t r = 0; r < count; r++) seek(seekers + r, 1, keys, values, width);
 }
 
 /* Outputs of thread `part` of `parts`: a run of whole vectors. */
@@ -382,7 +443,7 @@ int64_t decode_room(const model *m, int64_t rows, int64_t threads) {
     int64_t most = m->wide > found ? m->wide : found, tiled = (rows + LANES - 1) / LANES * LANES;
     most = m->hidden > most ? m->hidden : most;
     return rows * (2 * m->hidden + qkv + found + 3 * m->wide) +
-           threads * (rows * m->hidden + tiled * most + m->positions + LANES);
+           threads * (rows * m->hidden + tiled * most + ROWS * (m->positions + LANES));
 }
 
 /* Row r is the id at place lengths[r] of the sequence in slots[r] -> states [rows, hidden], normed. Rows may be one
@@ -394,11 +455,12 @@ void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *slo
     float *ups = gates + rows * m->wide, *own = ups + rows * m->wide;
     const int64_t own_room = (decode_room(m, rows, threads) - (own - room) - rows * (width + m->wide)) / threads;
     weight *found = (weight *)(own + threads * own_room), *wide = found + rows * width;
+    const int64_t block = slots[0] == slots[rows - 1] ? ROWS : 1; /* one sequence's rows read its keys together */
 #pragma omp parallel num_threads(threads)
     {
         const int part = omp_get_thread_num(), parts = omp_get_num_threads();
         float *scores = own + part * own_room;
-        weight *y = (weight *)(scores + m->positions + LANES), *tiles = y + rows * n;
+        weight *y = (weight *)(scores + ROWS * (m->positions + LANES)), *tiles = y + rows * n;
         open_tiles();
 #pragma omp for
         for (int64_t r = 0; r < rows; r++)
@@ -411,10 +473,11 @@ void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *slo
 #pragma omp for schedule(static)
             for (int64_t unit = 0; unit < m->heads + 2 * m->kv_heads; unit++)
                 project(m, layer, unit, rows, slots, lengths, given, queries);
-#pragma omp for schedule(static)
-            for (int64_t pair = 0; pair < rows * m->heads; pair++)
-                attend_row(m, layer, pair / m->heads, pair % m->heads, slots[pair / m->heads],
-                           lengths[pair / m->heads], queries, scores, found);
+#pragma omp for schedule(static, 1)
+            for (int64_t pair = 0; pair < (rows + block - 1) / block * m->heads; pair++) {
+                const int64_t row = pair / m->heads * block, count = rows - row < block ? rows - row : block;
+                attend(m, layer, row, count, pair % m->heads, slots[row], lengths, queries, scores, found);
+            }
             add_product(w[1], n, width, arranged(found, rows, width, tiles), rows, x, sums, part, parts);
 #pragma omp barrier
             normed(x, m->norms[2 * layer + 1], rows, n, m->eps, y);

@@ -83,6 +83,9 @@ def test_a_prompt_has_the_bits_of_its_steps(dtype: torch.dtype) -> None:
     whole, head, slots = llama.new_prefix(90), llama.new_prefix(37), Slots(llama, 1, 96)
     states = llama.prefill(ids, whole)
     assert torch.equal(llama.prefill(ids[:37], head), states[:37])
+    parts = llama.new_prefix(90)
+    found = [llama.prefill(ids[start:stop], parts) for start, stop in ((0, 37), (37, 39), (39, 90))]
+    assert torch.equal(torch.cat(found), states)
     slots.install(0, head)
     for place in range(37, 90):
         assert torch.equal(llama.step([int(ids[place])], [place], slots)[0], states[place])

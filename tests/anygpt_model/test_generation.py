@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from anyloom.anygpt_model.caches import Slots
-from anyloom.anygpt_model.generation import Decider, Prefixes
+from anyloom.anygpt_model.caches import Prefixes, Slots
+from anyloom.anygpt_model.generation import Decider
 from anyloom.anygpt_model.grammar import parse
 from anyloom.anygpt_model.legal_ids import Legal
 from anyloom.anygpt_model.legality import Grammar

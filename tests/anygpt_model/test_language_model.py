@@ -56,6 +56,18 @@ def test_a_failing_callback_ends_its_own_call_only(llm_engine: Any) -> None:
     assert idle(llm_engine)
 
 
+def test_a_request_that_cannot_be_drawn_fails_alone(llm_engine: Any) -> None:
+    wanted = llm_engine.generate([ask(5, 400, Modality.TEXT)])
+    found: list[Any] = []
+    other = threading.Thread(target=lambda: found.extend(llm_engine.generate([ask(5, 400, Modality.TEXT)])))
+    other.start()
+    for _ in range(3):
+        with pytest.raises(TypeError):
+            llm_engine.generate([replace(ask(6, 400, Modality.TEXT), seed="six")])
+    other.join()
+    assert found == wanted
+
+
 def idle(engine: Any) -> bool:
     """Wait until nothing runs; False if that takes long."""
     until = time.monotonic() + 20

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyloom.anygpt_model.redrawing import redraw
+from anyloom.anygpt_model.redrawing import decide_rows, redraw
 from anyloom.anygpt_model.sampling import border_distance, decide
 from anyloom.anygpt_model.values import Sampling
 
@@ -32,8 +32,10 @@ def test_rows_together_are_drawn_as_rows_alone(
     repeated = draw.random((9, columns)) < 0.3 if penalty != 1.0 else None
     sampling = Sampling(temperature, top_k, top_p, penalty)
     found = redraw(logits, ids, sampling, seed, steps, repeated)
+    together = decide_rows(logits, ids, sampling, [(seed + row, step) for row, step in enumerate(steps)], repeated)
     for row, step in enumerate(steps):
         held = None if repeated is None else repeated[row]
+        assert together[row] == decide(logits[row], ids, sampling, seed + row, step, held)
         alone = decide(logits[row], ids, sampling, seed, step, held)
         edge = border_distance(logits[row], ids, sampling, seed, step, held)
         assert found.tokens[row] == alone.token
