@@ -1,19 +1,17 @@
-"""One item of a conversion: an ordinary turn of the graph, its media written to the destination. Knows no Prefect."""
+"""Items of a conversion: each an ordinary turn of the store, its media written to the destination. Knows no Prefect."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
-from uuid import uuid5
 
 from langchain_core.messages import HumanMessage
 
-from ..anygpt_model.errors import AnyloomError, InputError, UnknownName
+from ..anygpt_model.errors import AnyloomError, InputError
 from ..anygpt_model.media import Limits
 from ..anygpt_model.values import Turn
 from ..graphs.handles import to_block
-from ..nodes.recording import RUNS
 from ..nodes.state import Context
 from ..storage.jobs import Item
 from .destination import Destination, file_name
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
     from ..storage.store import Store
     from .workplace import Workplace
 
-Ask = Callable[[Any, Context], Turn]
-"""Puts one message to the graph under the options of a context; the turn that it recorded."""
+Ask = Callable[[Sequence[tuple[HumanMessage, Context]]], Sequence[Turn | Exception]]
+"""Answers many messages, each under its options: for each the turn that was recorded, or what kept it from that."""
 
 
 class TookTooLong(AnyloomError):
@@ -34,7 +32,7 @@ class TookTooLong(AnyloomError):
 
 
 class Conversion:
-    """Makes a turn of an item."""
+    """Makes turns of items."""
 
     def __init__(self, job: str, store: Store, ask: Ask, source: Source, destination: Destination) -> None:
         self._job = job
@@ -43,19 +41,34 @@ class Conversion:
         self._source = source
         self._destination = destination
 
-    def __call__(self, item: Item) -> Result:
-        """The item's turn, its media written. Raises what keeps it from being made."""
-        turn = self._turn(item)
-        return Result(turn.id, self._written(turn))
+    def __call__(self, items: Sequence[Item]) -> list[Result | Exception]:
+        """For each item its turn, the media written, or what kept it from being made."""
+        runs = {item.number: f"{self._job}/{item.key}" for item in items}
+        # What an interrupted run or a twin has recorded already is not made again.
+        recorded = self._store.recorded(runs.values())
+        told: dict[int, Turn | Exception] = {}
+        messages: dict[int, tuple[HumanMessage, Context]] = {}
+        for item in items:
+            if (turn := recorded.get(runs[item.number])) is not None:
+                told[item.number] = turn
+                continue
+            try:
+                content = self._content(item)
+                messages[item.number] = HumanMessage(content=content), _context(item, runs[item.number])
+            except Exception as error:
+                # An item that can't be read is its own end alone; the shard judges what it says.
+                told[item.number] = error
+        told.update(zip(messages, self._ask(list(messages.values())), strict=True))
+        return [self._result(told[item.number]) for item in items]
 
-    def _turn(self, item: Item) -> Turn:
-        """The item's turn: the one that an interrupted run or a twin has recorded already, or a new one."""
-        run = f"{self._job}/{item.key}"
-        recorded = uuid5(RUNS, run).hex
+    def _result(self, turn: Turn | Exception) -> Result | Exception:
+        if isinstance(turn, Exception):
+            return turn
         try:
-            return self._store.turn(recorded)
-        except UnknownName:
-            return self._ask(HumanMessage(content=self._content(item)), _context(item, run))
+            return Result(turn.id, self._written(turn))
+        except Exception as error:
+            # A reply that can't be written down is one item's failure; its turn is kept, and a retry finds it.
+            return error
 
     def _content(self, item: Item) -> list[Any]:
         limits = Limits()
@@ -80,19 +93,23 @@ class Conversion:
 
 
 def asking(place: Workplace, seconds: float | None) -> Ask:
-    """How a message is put to the graph; raises TookTooLong after `seconds`, and the engine stops working on it."""
+    """How messages become turns; those that take more than `seconds` are TookTooLong, and the engine stops working on
+    them. The clock runs for all messages of a call together: the engine decodes them side by side."""
 
-    def ask(message: Any, context: Context) -> Turn:
-        given = {"messages": [message]}
-        if seconds is None:
-            return place.recorded(place.graph.invoke(given, context=context)["turn"])
-        try:
-            state = asyncio.run(asyncio.wait_for(place.graph.ainvoke(given, context=context), seconds))
-            return place.recorded(state["turn"])
-        except TimeoutError:
-            raise TookTooLong(f"It took more than {seconds:g} s; allow an item more, or ask for less.") from None
+    def ask(messages: Sequence[tuple[HumanMessage, Context]]) -> list[Turn | Exception]:
+        turns = place.side_by_side.turns(messages, None if seconds is None else _after(seconds))
+        return [_late(seconds) if turn is None else turn for turn in turns]
 
     return ask
+
+
+def _late(seconds: float | None) -> TookTooLong:
+    return TookTooLong(f"It took more than {seconds:g} s; allow an item more, or ask for less.")
+
+
+def _after(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
 
 
 def _context(item: Item, run: str) -> Context:

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from ..anygpt_model.errors import AnyloomError
 from .conversion import Conversion, asking
+from .crashed import tell_crashed
 from .destination import Destination
 from .ledger import Asked
 from .planning import Order, leading, order
@@ -118,6 +119,7 @@ def convert(
     given = order(source, out, asked, model, columns, item_timeout)
     check_database(given.database)
     with leading(given.job):
+        tell_crashed()
         answer, _ = run_job(given, Terms(limit, retry_failed, only_stale, shard, stop_after), convert_shard.submit)
     return ended(answer, max_failed_share)
 

@@ -33,7 +33,7 @@ def settle() -> None:
         from ..graphs.settings import settings
 
         os.environ["PREFECT_HOME"] = str(settings().home.expanduser().absolute() / "prefect")
-    os.environ[OWNER] = f"{os.getpid()}:{_started(os.getpid())}"
+    os.environ[OWNER] = mark(os.getpid())
 
 
 def sweep() -> list[int]:
@@ -41,7 +41,7 @@ def sweep() -> list[int]:
 
     Only processes that carry our mark and whose owner is gone. Does nothing where /proc does not exist.
     """
-    left = [process for process in _marked() if not _alive(_owner(process))]
+    left = [process for process in _marked() if not alive(_owner(process))]
     for process in left:
         _end(process, signal.SIGTERM)
     deadline = time.monotonic() + 5
@@ -73,13 +73,19 @@ def _owner(process: int) -> str:
     return next((line[len(mark) :].decode() for line in lines if line.startswith(mark)), "")
 
 
-def _alive(owner: str) -> bool:
-    process, _, started = owner.partition(":")
+def mark(process: int) -> str:
+    """A process by its id and start time, in ticks: an id is used again, the pair is not."""
+    return f"{process}:{_started(process)}"
+
+
+def alive(marked: str) -> bool:
+    """Whether the process of a mark still runs."""
+    process, _, started = marked.partition(":")
     return process.isdigit() and _started(int(process)) == started
 
 
 def _started(process: int) -> str:
-    """When a process started, in ticks: a process id is used again, the pair is not. "" for none."""
+    """When a process started, in ticks; "" for none."""
     fields = _read(process, "stat").rpartition(b")")[2].split()
     return fields[19].decode() if len(fields) > 19 and fields[0] != b"Z" else ""
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHARD = 32
+SHARD = 128
+"""Items a task carries: Prefect spends as long on a task as the engine on a few short replies."""
 LOOK = 0.5
 """Seconds between two looks at how far the shards are."""
 ROUNDS = 3

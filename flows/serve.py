@@ -32,14 +32,16 @@ def serve(cron: str | None = None, parameters: dict[str, Any] | None = None) -> 
 def deployments(cron: str | None = None, parameters: dict[str, Any] | None = None) -> list[Any]:
     """The deployments that `serve` runs."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.types.entrypoint import EntrypointType
 
     # One engine at a time: two runs on one machine would hold two models in memory.
     one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-    converted: Any = convert.to_deployment(
-        name="convert", cron=cron, parameters=parameters or {}, tags=["anyloom"], concurrency_limit=one
-    )
-    others: list[Any] = [
-        each.to_deployment(name=each.name, tags=["anyloom"], concurrency_limit=one)
-        for each in (reverify, evaluate, tokenize)
-    ]
+    # By module: our files import one another relatively, so a run can't load them by their paths.
+    common: dict[str, Any] = {
+        "tags": ["anyloom"],
+        "concurrency_limit": one,
+        "entrypoint_type": EntrypointType.MODULE_PATH,
+    }
+    converted: Any = convert.to_deployment(name="convert", cron=cron, parameters=parameters or {}, **common)
+    others: list[Any] = [each.to_deployment(name=each.name, **common) for each in (reverify, evaluate, tokenize)]
     return [converted, *others]

@@ -7,9 +7,12 @@ work is.
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +24,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SIDE_BY_SIDE = 16
-"""Items in work at once: as many as the engine decodes together."""
+WAVE = 16
+"""Items that are worked together: as many as the engine decodes at once."""
+WAVES = 3
+"""Waves in work at once: while the last replies of one are made, the next ones keep the engine's batch full."""
 LEASE = 900.0
 """Seconds for which a worker holds an item; renewed while the shard moves."""
 
@@ -35,7 +40,20 @@ class Result:
     outputs: dict[str, Any]
 
 
-Work = Callable[[Item], Result]
+Work = Callable[[Sequence[Item]], Sequence[Result | Exception]]
+
+
+def each(work: Callable[[Item], Result]) -> Work:
+    """The work on one item as work on many, one after another."""
+
+    def one(item: Item) -> Result | Exception:
+        try:
+            return work(item)
+        except Exception as error:
+            # Whatever one item does, the others go on; the shard judges it.
+            return error
+
+    return lambda items: [one(item) for item in items]
 
 
 class Shard:
@@ -47,51 +65,69 @@ class Shard:
         self._store = store
         self._work = work
         self._deadline = deadline
-        self._renewed = time.monotonic()
 
     def work(self, worker: str, limit: int) -> dict[str, int]:
         """Claim at most `limit` items and finish them; how many were done and how many failed."""
         self._store.jobs.release(self._job, worker)  # what the same worker left when its task failed and came again
         items = self._store.jobs.claim(self._job, worker, limit, LEASE)
-        first, twins = _by_key(items)
-        outcomes = [*self._side_by_side(first, SIDE_BY_SIDE), *self._side_by_side(twins, SIDE_BY_SIDE)]
+        counts: Counter[str] = Counter(done=0, failed=0)
+        with held(self._store, items):
+            for some in _by_key(items):
+                counts += self._worked(some, WAVE, WAVES)
         self._store.jobs.release(self._job, worker)
-        return {"done": outcomes.count(True), "failed": outcomes.count(False)}
+        return {"done": counts["done"], "failed": counts["failed"]}
 
-    def _side_by_side(self, items: Sequence[Item], width: int) -> list[bool]:
-        """Work `items`, `width` at once; those that memory was too short for again, half as many at once."""
-        if not items:
-            return []
-        with ThreadPoolExecutor(width, thread_name_prefix="item") as pool:
-            outcomes = list(pool.map(lambda item: self._finished(item, items, last=width == 1), items))
-        again = [item for item, outcome in zip(items, outcomes, strict=True) if outcome == "short"]
-        if again:
-            log.warning("memory was short for %d items; trying %d at once", len(again), max(1, width // 2))
-            outcomes += self._side_by_side(again, max(1, width // 2))
-        return [outcome for outcome in outcomes if isinstance(outcome, bool)]
+    def _worked(self, items: Sequence[Item], size: int, at_once: int) -> Counter[str]:
+        """Work `items` in waves; those that memory was too short for again, half as many at once."""
+        waves = [items[start : start + size] for start in range(0, len(items), size)]
+        short: list[Item] = []
+        counts: Counter[str] = Counter()
+        with ThreadPoolExecutor(at_once, thread_name_prefix="wave") as pool:
+            for ended, again in pool.map(lambda wave: self._wave(wave, last=size == 1), waves):
+                counts += ended
+                short += again
+        if short:
+            log.warning("memory was short for %d items; trying %d at once", len(short), max(1, size // 2))
+            counts += self._worked(short, max(1, size // 2), 1)
+        return counts
 
-    def _finished(self, item: Item, all_items: Sequence[Item], last: bool) -> bool | str:
-        """Whether the item was done; "short" if memory was and it may be tried again, "late" if it was not begun."""
+    def _wave(self, items: Sequence[Item], last: bool) -> tuple[Counter[str], list[Item]]:
+        """How many items of a wave were done and failed, and those that memory was too short for, if there is another
+        try. Nothing is begun after the deadline."""
         if self._deadline is not None and time.time() > self._deadline:
-            return "late"
-        self._renew(all_items)
+            return Counter(), []
         try:
-            result = self._work(item)
-            self._store.jobs.done(item, result.turn, result.outputs)
-            return True
+            outcomes = self._work(items)
         except Exception as error:
-            # Whatever one item does, the others go on; what is not ours to judge is told with its type.
-            if short_of_memory(error) and not last:
-                return "short"
-            self._store.jobs.fail(item, reason(error))
-            log.info("%s: %s", item.name, reason(error), extra={"item": item.name, "job": self._job.name})
-            return False
+            # The wave as a whole was refused: whatever it was, each of its items failed of it, and the others go on.
+            outcomes = [error] * len(items)
+        pairs = list(zip(items, outcomes, strict=True))
+        short = [item for item, told in pairs if isinstance(told, Exception) and short_of_memory(told) and not last]
+        done = [(item, told.turn, told.outputs) for item, told in pairs if isinstance(told, Result)]
+        tried = set(map(id, short))
+        failed = [(item, reason(told)) for item, told in pairs if isinstance(told, Exception) and id(item) not in tried]
+        self._store.jobs.finish(done, failed)
+        for item, why in failed:
+            log.info("%s: %s", item.name, why, extra={"item": item.name, "job": self._job.name})
+        return Counter(done=len(done), failed=len(failed)), short
 
-    def _renew(self, items: Sequence[Item]) -> None:
-        now = time.monotonic()
-        if now - self._renewed > LEASE / 3:
-            self._renewed = now
-            self._store.jobs.renew(items, LEASE)
+
+@contextmanager
+def held(store: Store, items: Sequence[Item]) -> Iterator[None]:
+    """Renew the lease of `items` for as long as the block runs, however long one wave takes."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(LEASE / 3):
+            store.jobs.renew(items, LEASE)
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def reason(error: BaseException) -> str:

@@ -24,12 +24,13 @@ from ..graphs.handles import to_block
 from ..nodes.tokenization import tokenize as tokenized
 from ..storage.jobs import Item
 from .convert import Share, ended, here_and_now, on_failure, worker_name
+from .crashed import tell_crashed
 from .destination import Destination
 from .ledger import Asked
 from .planning import Order, leading, order
 from .runners import check_database, task_runner
 from .running import SHARD, Terms, dry, open_store, run_job
-from .shards import Result, Shard
+from .shards import Result, Shard, each
 from .sources import Source
 from .watching import Answer
 from .workplace import Workplace, workplace
@@ -76,7 +77,7 @@ def tokenize_shard(document: Document, number: int, size: int, deadline: float |
     given = Order.from_document(document)
     place = workplace(given.model, given.device, given.database)
     work = Tokenization(place, Source(given.source))
-    return Shard(place.store.jobs.job(given.job), place.store, work, deadline).work(worker_name(number), size)
+    return Shard(place.store.jobs.job(given.job), place.store, each(work), deadline).work(worker_name(number), size)
 
 
 @flow(
@@ -118,6 +119,7 @@ def tokenize(
     given = order(source, out, Asked("text"), model, columns, verb="tokenize")
     check_database(given.database)
     with leading(given.job):
+        tell_crashed()
         answer, told = run_job(given, Terms(limit, retry_failed, only_stale, shard, stop_after), tokenize_shard.submit)
         with open_store(given) as store:
             write_codes(store, Destination(given.out), told, rows)

@@ -1,19 +1,15 @@
-"""What a worker process opens once and keeps: the engine, the store, the graph. Knows no Prefect."""
+"""What a worker process opens once and keeps: the engine, the store, and what makes turns of them. Knows no Prefect."""
 
 from __future__ import annotations
 
-import copy
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..anygpt_model.engine import Engine
-    from ..anygpt_model.language_model import LanguageModel
-    from ..anygpt_model.scheduler import Cancelled, OnToken
-    from ..anygpt_model.values import Generation, Request, Turn
+    from ..graphs.side_by_side import SideBySide
     from ..storage.store import Store
 
 SWITCH = 0.0005
@@ -26,16 +22,11 @@ _open: dict[tuple[str, str | None, str], Workplace] = {}
 
 @dataclass(frozen=True)
 class Workplace:
-    """One engine and one store, joined by a graph."""
+    """One engine and one store, joined by the graph's nodes."""
 
     engine: Engine
     store: Store
-    graph: Any
-    noted: Noted
-
-    def recorded(self, turn: str) -> Turn:
-        """A turn that the graph has just recorded; it is read from the store only if it was there before."""
-        return self.noted.turns.pop(turn, None) or self.store.turn(turn)
+    side_by_side: SideBySide
 
 
 def workplace(model: str, device: str | None, database: str) -> Workplace:
@@ -60,7 +51,7 @@ def close_workplaces() -> None:
 
 def _opened(model: str, device: str | None, database: str) -> Workplace:
     from ..anygpt_model.engine import load_engine
-    from ..graphs.conversation import build_graph
+    from ..graphs.side_by_side import SideBySide
     from ..storage.store import open_store
 
     store = open_store(database)
@@ -69,43 +60,4 @@ def _opened(model: str, device: str | None, database: str) -> Workplace:
     except BaseException:
         store.close()
         raise
-    noted = Noted(store)
-    return Workplace(engine, store, build_graph(unwatched(engine), cast(Any, noted)), noted)
-
-
-class Noted:
-    """The store, and at hand the turns that were recorded through here: whoever asked for one need not load it."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.turns: dict[str, Turn] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def record(self, turn: Turn) -> Turn:
-        """As the store's own."""
-        kept = self._store.record(turn)
-        self.turns[kept.id] = kept
-        return kept
-
-
-class Unwatched:
-    """A language model of which nobody looks at single ids: passing each on would wake its caller's thread for it, and
-    so many threads in turn that the decoding one waits longer than it computes."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
-
-    def generate(
-        self, requests: Sequence[Request], on_token: OnToken | None = None, cancelled: Cancelled | None = None
-    ) -> list[Generation]:
-        """As the model's own, without on_token."""
-        return self._model.generate(requests, None, cancelled)
-
-
-def unwatched(engine: Engine) -> Engine:
-    """The same open engine for a batch: its replies are not streamed."""
-    same = copy.copy(engine)
-    same.language_model = cast(Any, Unwatched(engine.language_model))
-    return same
+    return Workplace(engine, store, SideBySide(engine, store))

@@ -176,11 +176,17 @@ class Jobs:
         """Note why an item failed; False if its key has changed or another worker was first."""
         return self._finish(item, {"state": "failed", "reason": reason})
 
-    def _finish(self, item: Item, values: Document) -> bool:
-        open_still = ItemRow.state.in_(("pending", "running"))
-        mine = update(ItemRow).where(ItemRow.number == item.number, ItemRow.key == item.key, open_still)
+    def finish(self, done: Iterable[tuple[Item, str | None, Document]], failed: Iterable[tuple[Item, str]]) -> None:
+        """Note in one transaction what came of many items: (item, turn, outputs) and (item, reason)."""
         with self._database.writing() as connection:
-            return connection.execute(mine.values(**values, lease=None, updated=time.time())).rowcount == 1
+            for item, turn, outputs in done:
+                _finish(connection, item, {"state": "done", "turn": turn, "outputs": outputs, "reason": None})
+            for item, why in failed:
+                _finish(connection, item, {"state": "failed", "reason": why})
+
+    def _finish(self, item: Item, values: Document) -> bool:
+        with self._database.writing() as connection:
+            return _finish(connection, item, values)
 
     def retry_failed(self, job: Job) -> int:
         """Make the failed items pending again; returns how many."""
@@ -209,6 +215,12 @@ class Jobs:
             wanted = wanted.where(ItemRow.state == state)
         with self._database.reading() as connection:
             return [Item(*row) for row in connection.execute(wanted.order_by(ItemRow.number).limit(limit))]
+
+
+def _finish(connection: Connection, item: Item, values: Document) -> bool:
+    open_still = ItemRow.state.in_(("pending", "running"))
+    mine = update(ItemRow).where(ItemRow.number == item.number, ItemRow.key == item.key, open_still)
+    return connection.execute(mine.values(**values, lease=None, updated=time.time())).rowcount == 1
 
 
 def _items() -> Any:

@@ -64,7 +64,27 @@ def _dense_part(part: Part) -> Part:
 
 def insert_turn(connection: Connection, turn: Turn, digest: str, at: float) -> int:
     """Write the row of the chain; returns its number."""
-    values = {
+    key = connection.execute(NEW_TURN, _turn_values(turn, digest, at)).inserted_primary_key
+    return int(key[0]) if key else 0
+
+
+def insert_turns(
+    connection: Connection, turns: Sequence[Turn], digests: Sequence[str], moments: Sequence[float]
+) -> list[int]:
+    """Write many rows of the chain; returns their numbers."""
+    if not turns:
+        return []
+    connection.execute(NEW_TURN, [_turn_values(*row) for row in zip(turns, digests, moments, strict=True)])
+    numbers: dict[str, int] = {}
+    for start in range(0, len(turns), BATCH):
+        ids = [turn.id for turn in turns[start : start + BATCH]]
+        found = connection.execute(select(TurnRow.id, TurnRow.number).where(TurnRow.id.in_(ids)))
+        numbers.update({row.id: row.number for row in found})
+    return [numbers[turn.id] for turn in turns]
+
+
+def _turn_values(turn: Turn, digest: str, at: float) -> dict[str, Any]:
+    return {
         "id": turn.id,
         "conversation": turn.conversation,
         "parent": turn.parent,
@@ -76,14 +96,36 @@ def insert_turn(connection: Connection, turn: Turn, digest: str, at: float) -> i
         "digest": digest,
         "hash": turn.hash,
     }
-    key = connection.execute(NEW_TURN, values).inserted_primary_key
-    return int(key[0]) if key else 0
 
 
 def insert_content(connection: Connection, number: int, turn: Turn) -> None:
     """Write what a turn holds beside its row of the chain."""
+    insert_contents(connection, [number], [turn])
+
+
+def insert_contents(connection: Connection, numbers: Sequence[int], turns: Sequence[Turn]) -> None:
+    """Write what many turns hold beside their rows of the chain."""
+    pairs = list(zip(numbers, turns, strict=True))
+    generations = [_generation_values(number, turn) for number, turn in pairs]
+    parts = [
+        _part_values(number, side, position, part)
+        for number, turn in pairs
+        for side, parts in zip(SIDES, (turn.request, turn.reply), strict=True)
+        for position, part in enumerate(parts)
+    ]
+    timings = [
+        {"turn": number, "node": node, "seconds": float(value)}
+        for number, turn in pairs
+        for node, value in turn.timings.items()
+    ]
+    for statement, rows in ((NEW_GENERATION, generations), (NEW_PART, parts), (NEW_TIMING, timings)):
+        if rows:
+            connection.execute(statement, rows)
+
+
+def _generation_values(number: int, turn: Turn) -> dict[str, Any]:
     made = turn.generation
-    values = {
+    return {
         "turn": number,
         "model": turn.model,
         "prompt": turn.prompt,
@@ -99,17 +141,6 @@ def insert_content(connection: Connection, number: int, turn: Turn) -> None:
         "fingerprints": dict(turn.fingerprints),
         "versions": dict(turn.versions),
     }
-    connection.execute(NEW_GENERATION, values)
-    parts = [
-        _part_values(number, side, position, part)
-        for side, parts in zip(SIDES, (turn.request, turn.reply), strict=True)
-        for position, part in enumerate(parts)
-    ]
-    if parts:
-        connection.execute(NEW_PART, parts)
-    timings = [{"turn": number, "node": node, "seconds": float(value)} for node, value in turn.timings.items()]
-    if timings:
-        connection.execute(NEW_TIMING, timings)
 
 
 def _part_values(number: int, side: str, position: int, part: Part) -> dict[str, Any]:

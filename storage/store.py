@@ -27,6 +27,7 @@ from .listing import ConversationSummary, Listing, TurnSummary
 from .media import MediaShelf
 from .memo import Codes, MemoTable, codes_hash
 from .schema import ensure, identity
+from .together import record_together, recorded_runs
 from .turns import TurnLog
 from .voices import VoiceTable
 
@@ -59,6 +60,14 @@ class Store:
         Raises UnknownName if the parent is not in the store, StoreError if a medium was not put or the id is taken.
         """
         return self.log.record(turn)
+
+    def record_all(self, turns: Sequence[Turn]) -> list[Turn]:
+        """As `record`, of many turns that don't follow one another, in one transaction: all are written or none."""
+        return record_together(self.database, turns)
+
+    def recorded(self, runs: Iterable[str]) -> dict[str | None, Turn]:
+        """Run -> its turn, of those runs that have recorded one."""
+        return recorded_runs(self.database, runs)
 
     def turn(self, id: str) -> Turn:
         """One turn, by id or a unique prefix of 8 characters or more; UnknownName if there is none or it is erased."""

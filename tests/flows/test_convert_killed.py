@@ -32,10 +32,13 @@ from anyloom.storage.store import open_store
 database, where, out = sys.argv[1:]
 store, source = open_store(database), Source(where)
 
-def ask(message, context):
+def ask(messages):
+    return [one(message, context) for message, context in messages]
+
+def one(message, context):
     text = message.content[-1]["text"]
     if "bad" in text:
-        raise InputError("The text is bad; say something else.")
+        return InputError("The text is bad; say something else.")
     time.sleep(0.01)
     reply = (Part(Modality.TEXT, text=text.upper(), generated=True),)
     store.record(Turn(

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,27 @@ from anyloom.storage.store import open_store
 pytest.importorskip("prefect")
 CALLER = """
 import json, os, sys, time
+from anyloom.flows import shards
 from anyloom.flows.convert import run_convert
 from anyloom.storage.jobs import Jobs
+from anyloom.storage.store import Store
 source, out, after = sys.argv[1], sys.argv[2], int(sys.argv[3])
-finish, seen = Jobs._finish, []
-def counted(self, item, values):
-    told = finish(self, item, values)
-    seen.append(1)
-    if len(seen) == after:
-        os.write(1, b"now\\n")
-        time.sleep(60)
-    return told
-Jobs._finish = counted
-answer = run_convert(source, to="text", out=out, max_tokens=12, shard=8, quiet=True)
+shards.WAVE, seen = 4, []
+def counted(method):
+    def run(*given):
+        told = method(*given)
+        seen.append(1)
+        if len(seen) == after:
+            os.write(1, b"now\\n")
+            time.sleep(60)
+        return told
+    return run
+Store.record_all, Jobs.finish = counted(Store.record_all), counted(Jobs.finish)
+answer = run_convert(source, to="text", out=out, max_tokens=12, quiet=True)
 print(json.dumps(answer))
 """
-"""After so many finished items it says so and waits to be killed, so that the kill comes while others are in work."""
+"""After so many writings (of turns, of the ledger) it says so and waits to be killed: between the two, or between two
+waves, while others are in work."""
 
 
 def mixed(folder: Path, items: int) -> Path:
@@ -71,7 +77,7 @@ def started(source: Path, out: Path, home: Path, after: int, environment: dict[s
 
 def killed_three_times(folder: Path, items: int, environment: dict[str, str]) -> tuple[list[int], list[int]]:
     """Run, kill, run, …, to the end, and undisturbed beside it; when it was killed, and which processes were."""
-    source, moments = mixed(folder / "in", items), [random.randint(1, items // 5) for _ in range(3)]
+    source, moments = mixed(folder / "in", items), [random.randint(1, items // 13) for _ in range(3)]
     killed = []
     for after in moments:
         process = started(source, folder / "killed", folder / "home", after, environment)
@@ -119,11 +125,21 @@ def same(folder: Path, items: int) -> None:
             assert store.turn(row["turn"]).prompt == other.turn(row["turn"]).prompt
 
 
-@pytest.mark.soak
+def states_of(out: str) -> dict[str, int]:
+    """What Prefect says became of the runs into a folder."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(limit=200)
+    return dict(Counter(run.state_type.value for run in runs if run.state_type and run.parameters["out"] == out))
+
+
+@pytest.mark.slow
 def test_forty_items_survive_three_kills(tmp_path: Path, prefect_server: str) -> None:
     moments, _ = killed_three_times(tmp_path, 40, {"PREFECT_API_URL": prefect_server})
     print("killed after", moments)
     same(tmp_path, 40)
+    assert states_of(str(tmp_path / "killed")) == {"CRASHED": 3, "COMPLETED": 1}
 
 
 @pytest.mark.soak

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,16 @@ class Scripted:
         self.asked: list[str] = []
         self.short = short
 
-    def __call__(self, message: Any, context: Context) -> Turn:
+    def __call__(self, messages: Sequence[tuple[Any, Context]]) -> list[Turn | Exception]:
+        return [self.tried(message, context) for message, context in messages]
+
+    def tried(self, message: Any, context: Context) -> Turn | Exception:
+        try:
+            return self.one(message, context)
+        except Exception as error:
+            return error
+
+    def one(self, message: Any, context: Context) -> Turn:
         text = message.content[-1]["text"]
         self.asked.append(text)
         if text == "bad":

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from anyloom.anygpt_model.errors import InputError, SettingsError
-from anyloom.flows import quiet, runners
+from anyloom.flows import quiet, runners, shards
 from anyloom.flows.conversion import TookTooLong, asking
 from anyloom.flows.ledger import Asked
 from anyloom.flows.planning import Order, _pace, wanted
-from anyloom.flows.shards import SIDE_BY_SIDE, Result, Shard, short_of_memory
+from anyloom.flows.shards import WAVE, Result, Shard, each, short_of_memory
 from anyloom.flows.sources import Source
 from anyloom.nodes.state import Context
 from anyloom.storage.jobs import NewItem
@@ -47,8 +47,8 @@ def test_a_shard_task_works_its_items_undecorated(
     given = Order(str(tmp_path), str(tmp_path / "out"), Asked("text"), "pocket", None, "sqlite://")
     job = store.jobs.open(given.job, {})
     store.jobs.add(job, [NewItem("a", "key", {})])
-    monkeypatch.setattr(module, "workplace", lambda *_: SimpleNamespace(store=store, graph=None))
-    monkeypatch.setattr(module, "Conversion", lambda *_: lambda item: Result(None, {"tokens": 1}))
+    monkeypatch.setattr(module, "workplace", lambda *_: SimpleNamespace(store=store))
+    monkeypatch.setattr(module, "Conversion", lambda *_: each(lambda item: Result(None, {"tokens": 1})))
     assert module.convert_shard.fn(given.document(), 1, 5) == {"done": 1, "failed": 0}
     assert store.jobs.rows(job)[0].worker == module.worker_name(1)
 
@@ -104,7 +104,8 @@ def test_every_parameter_of_a_flow_is_described_for_its_page() -> None:
 def test_no_item_is_begun_after_the_deadline(store: Store) -> None:
     job = filled(store, "a", "b")
     asked: list[str] = []
-    shard = Shard(job, store, lambda item: asked.append(item.name) or Result(None, {}), time.time() - 1)  # type: ignore[func-returns-value]
+    work = each(lambda item: asked.append(item.name) or Result(None, {}))  # type: ignore[func-returns-value]
+    shard = Shard(job, store, work, time.time() - 1)
     assert shard.work("w", 5) == {"done": 0, "failed": 0}
     assert (asked, store.jobs.counts(job)["pending"]) == ([], 2)
 
@@ -119,15 +120,14 @@ def test_equal_items_wait_for_the_first_of_them(store: Store) -> None:
         made.append(item.key)
         return Result(None, {"first": first})
 
-    assert Shard(job, store, work).work("w", 9) == {"done": 7, "failed": 0}
+    assert Shard(job, store, each(work)).work("w", 9) == {"done": 7, "failed": 0}
     assert sum(item.outputs["first"] for item in store.jobs.rows(job) if item.outputs) == 2
-    assert SIDE_BY_SIDE > 5
 
 
 def test_a_task_that_comes_again_takes_up_what_it_held(store: Store) -> None:
     job = filled(store, "a", "b")
     assert len(store.jobs.claim(job, "w", 1)) == 1
-    assert Shard(job, store, lambda item: Result(None, {})).work("w", 2) == {"done": 2, "failed": 0}
+    assert Shard(job, store, each(lambda item: Result(None, {}))).work("w", 2) == {"done": 2, "failed": 0}
 
 
 def test_short_memory_has_many_names() -> None:
@@ -136,17 +136,43 @@ def test_short_memory_has_many_names() -> None:
     assert not short_of_memory(RuntimeError("no"))
 
 
-def test_an_item_that_takes_too_long_is_stopped() -> None:
-    import asyncio
+def test_a_wave_that_is_refused_as_a_whole_fails_item_by_item(store: Store) -> None:
+    job = filled(store, *map(str, range(WAVE + 1)))
 
-    class Slow:
-        async def ainvoke(self, given: Any, context: Context) -> dict[str, str]:
-            await asyncio.sleep(5)
-            return {"turn": "t"}
+    def work(items: Any) -> Any:
+        if len(items) == WAVE:
+            raise InputError("No.")
+        return [Result(None, {})] * len(items)
 
-    place: Any = SimpleNamespace(graph=Slow(), recorded=lambda turn: turn)
-    with pytest.raises(TookTooLong, match=r"more than 0\.01 s"):
-        asking(place, 0.01)("message", Context())
+    assert Shard(job, store, work).work("w", 99) == {"done": 1, "failed": WAVE}
+    assert {item.reason for item in store.jobs.rows(job)} == {"No.", None}
+
+
+def test_leases_are_renewed_while_a_wave_takes_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "LEASE", 0.03)
+    job = filled(store, "a")
+    again: list[int] = []
+
+    def work(item: Any) -> Result:
+        time.sleep(0.1)
+        again.append(len(store.jobs.claim(job, "another", 1)))
+        return Result(None, {})
+
+    assert Shard(job, store, each(work)).work("w", 1) == {"done": 1, "failed": 0}
+    assert again == [0]
+
+
+def test_items_that_take_too_long_are_told() -> None:
+    def turns(messages: Any, cancelled: Any) -> list[Any]:
+        while not cancelled():
+            time.sleep(0.001)
+        return ["in time", None]
+
+    place: Any = SimpleNamespace(side_by_side=SimpleNamespace(turns=turns))
+    done, late = asking(place, 0.01)([("message", Context())] * 2)  # type: ignore[list-item]
+    assert done == "in time"
+    assert isinstance(late, TookTooLong)
+    assert "more than 0.01 s" in str(late)
 
 
 def test_stale_means_known_with_another_key(store: Store) -> None:
@@ -194,6 +220,16 @@ def test_deployments_name_flows_that_exist() -> None:
         module, _, name = deployment["entrypoint"].rpartition(".")
         known = getattr(import_module(module), name).parameters.properties
         assert set(deployment["parameters"]) <= set(known), deployment["name"]
+
+
+def test_served_flows_are_found_by_module() -> None:
+    from importlib import import_module
+
+    from anyloom.flows.serve import deployments
+
+    for deployment in deployments("* * * * *", {"source": "in", "to": "text", "out": "out"}):
+        module, _, name = deployment.entrypoint.rpartition(".")
+        assert getattr(import_module(module), name).name == deployment.flow_name
 
 
 def test_the_compose_file_sets_what_the_worker_reads() -> None:

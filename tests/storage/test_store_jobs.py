@@ -120,3 +120,13 @@ def test_no_two_workers_get_the_same_item(store: Store, job: Job) -> None:
     with ThreadPoolExecutor(4) as pool:
         taken = [name for names in pool.map(work, "abcd") for name in names]
     assert sorted(taken) == [item.name for item in _items(40)]
+
+
+def test_many_items_end_in_one_go_each_as_alone(store: Store, job: Job) -> None:
+    store.jobs.add(job, _items(4))
+    done, failed, other, _ = store.jobs.claim(job, "w", 4)
+    store.jobs.done(other, None, {"text": "first"})
+    store.jobs.finish([(done, None, {"text": "x"}), (other, None, {"text": "second"})], [(failed, "It is bad.")])
+    told = [(item.state, item.outputs, item.reason) for item in store.jobs.rows(job)]
+    first = [("done", {"text": "x"}, None), ("failed", None, "It is bad."), ("done", {"text": "first"}, None)]
+    assert told == [*first, ("running", None, None)]
