@@ -131,9 +131,9 @@ class SideBySide:
         self._sent(run, to_detokenize)
         run.turn = make_turn(cast(State, run.state), run.context, self._engine)
 
-    def _sent(self, run: Run, edge: Callable[[State], list[Send] | str]) -> None:
+    def _sent(self, run: Run, edge: Callable[[Any], list[Send] | str]) -> None:
         """Run the nodes that an edge of the graph sends to."""
-        for send in edge(cast(State, run.state)):
+        for send in edge(run.state):
             if isinstance(send, Send):
                 _write(run.state, self._media[send.node](send.arg, {}, run.runtime))
 
