@@ -24,7 +24,7 @@ def doctor(check: bool, fast: bool, as_json: bool) -> int:
         name = store.name
     screen.line(f"{name}: {report.turns} turns and {report.media} media looked at.")
     for finding in report.findings:
-        screen.line(f"{'mended' if finding.mended else 'found'}: {finding.detail}")
+        screen.line(f"{'mended' if finding.mended else 'found'} {finding.subject[:19]}: {finding.detail}")
     screen.line("Everything is in order." if report.clean else "Done." if report.healthy else "Some of it needs you.")
     if as_json:
         screen.json({**asdict(report), "store": name, "clean": report.clean, "healthy": report.healthy})

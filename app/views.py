@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..anygpt_model.values import Media, Part, Turn
@@ -23,20 +23,25 @@ if TYPE_CHECKING:
 
 def show_turns(console: Console, turns: Sequence[TurnSummary]) -> None:
     """A line a turn, newest first."""
-    table = Table("turn", "when", "asked", "answered", "in", "out", "tokens", "seed", box=None, header_style="dim")
+    names = ("turn", "when", "asked", "answered", "in", "out", "tokens")
+    table = Table(
+        *(Column(name, no_wrap=name not in ("asked", "answered")) for name in names), box=None, pad_edge=False
+    )
+    table.header_style = "dim"
     for turn in turns:
         if turn.erased:
-            table.add_row(turn.id[:8], turn.created[:16], Text(f"erased {turn.erased[:10]}", style="dim"))
+            table.add_row(
+                turn.id[:8], turn.created[5:16].replace("T", " "), Text(f"erased {turn.erased[:10]}", style="dim")
+            )
             continue
         kinds = (", ".join(kinds) for kinds in (turn.modalities_in, turn.modalities_out))
         table.add_row(
             turn.id[:8],
-            turn.created[:16].replace("T", " "),
-            Text(_short(turn.asked)),
-            Text(_short(turn.answered)),
+            turn.created[5:16].replace("T", " "),
+            _said(turn.asked),
+            _said(turn.answered),
             *kinds,
             str(turn.tokens),
-            str(turn.seed),
         )
     console.print(table)
 
@@ -45,8 +50,13 @@ def show_conversations(console: Console, conversations: Sequence[ConversationSum
     """A line a conversation, the last used first."""
     table = Table("conversation", "turns", "newest", "begins", box=None, header_style="dim")
     for one in conversations:
-        table.add_row(Text(one.id), str(one.turns), (one.tip or "")[:8], Text(_short(one.opening)))
+        table.add_row(Text(one.id), str(one.turns), (one.tip or "")[:8], _said(one.opening))
     console.print(table)
+
+
+def _said(text: str) -> Text:
+    """On one line, cut where the terminal is narrow."""
+    return Text(_short(text), no_wrap=True, overflow="ellipsis")
 
 
 def show_turn(console: Console, turn: Turn, children: Iterable[str] = ()) -> None:
