@@ -19,12 +19,21 @@ PAD = 16
 """Attention lengths are padded to a multiple of this; the padding changes no bit of the result."""
 
 
+_ROOM = 4
+"""A kept cache has room for one position more for each so many that it holds."""
+
+
 class Prefix:
     """Keys and values of one sequence: [layers, 2, kv heads, positions, head_dim], `length` of them filled."""
 
     def __init__(self, data: Tensor, length: int = 0) -> None:
         self.data = data
         self.length = length
+
+    @property
+    def positions(self) -> int:
+        """Ids that it has room for."""
+        return self.data.shape[3]
 
     @property
     def nbytes(self) -> int:
@@ -97,9 +106,13 @@ class Slots:
 
     @torch.inference_mode()
     def extract(self, slot: int, length: int) -> Prefix:
-        """A copy of the first `length` positions of row `slot`."""
-        pairs = zip(self.keys, self.values, strict=True)
-        data = torch.stack([torch.stack([keys[slot, :, :length], values[slot, :, :length]]) for keys, values in pairs])
+        """A copy of the first `length` positions of row `slot`, with room for as many more as a next turn may bring."""
+        keys = self.keys[0]
+        size = (len(self.keys), 2, keys.shape[1], length + length // _ROOM + PAD, keys.shape[3])
+        data = torch.empty(size, dtype=keys.dtype, device=keys.device)
+        for layer, pair in enumerate(zip(self.keys, self.values, strict=True)):
+            for which, rows in enumerate(pair):
+                data[layer, which, :, :length] = rows[slot, :, :length]
         return Prefix(data, length)
 
     @torch.inference_mode()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .beams import Search, Wording, count_of
-from .caches import Prefixes, Slots
+from .caches import Prefix, Prefixes, Slots
 from .errors import InputError
 from .legal_ids import Legal
 from .legality import Automaton, Grammar
@@ -152,17 +152,24 @@ class Stream:
 
 
 class Prefill:
-    """A prompt on its way into a cache, a chunk at a time, so that others can step in between."""
+    """A prompt on its way into a cache, a chunk at a time, so that others can step in between.
+
+    What continues the whole of a kept cache is written behind that one's end, where it has room, and copied nowhere; so
+    one prompt at a time is on its way.
+    """
 
     def __init__(self, stream: Stream, model: Llama, prefixes: Prefixes) -> None:
         self.stream = stream
         self._model = model
         self._ids = np.asarray(stream.request.prompt, dtype=np.int64)
-        self.prefix = model.new_prefix(len(self._ids))
         known, self.reused = prefixes.longest(self._ids)
-        if known is not None and self.reused:
-            self.prefix.data[:, :, :, : self.reused] = known.data[:, :, :, : self.reused]
-            self.prefix.length = self.reused
+        if known is not None and known.length == self.reused and known.positions >= len(self._ids):
+            self.prefix = Prefix(known.data, self.reused)
+        else:
+            self.prefix = model.new_prefix(len(self._ids))
+            if known is not None:
+                self.prefix.data[:, :, :, : self.reused] = known.data[:, :, :, : self.reused]
+                self.prefix.length = self.reused
         self.hidden: Tensor | None = None
 
     @property

@@ -8,6 +8,7 @@ Knows no grammar and no sampling.
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import threading
@@ -88,7 +89,13 @@ class Scheduler:
             thread = self._thread if os.getpid() == self._pid else None
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        atexit.unregister(self._leave)
         self._batch = None
+
+    def _leave(self) -> None:
+        """At the interpreter's end: a thread that is cut off in the middle of a pass would take the process with it."""
+        if os.getpid() == self._pid:
+            self.close()
 
     @property
     def load(self) -> tuple[int, int]:
@@ -115,6 +122,7 @@ class Scheduler:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="anyloom-decode", daemon=True)
                 self._thread.start()
+                atexit.register(self._leave)
             self._changed.notify_all()
 
     def _attend(

@@ -18,7 +18,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -82,6 +82,7 @@ def main() -> None:
     )
     if wanted == ["replies"]:
         print(json.dumps(replies(subject)))
+        subject.live.close()
         return
     lines = []
     if not options.json:
@@ -193,7 +194,7 @@ def first(subject: Subject, ids: list[int]) -> float:
 def ceilings(subject: Subject, rounds: int) -> list[Line]:
     """What the machine could do at most: read bandwidth for one row, the linear layers alone for sixteen."""
     llama, steps = subject.live.llama, subject.tokens - 1
-    linears, big = linear_layers(subject), torch.ones(64 << 20)
+    linears, big = subject.linears(), torch.ones(64 << 20)
     ways: dict[str, Callable[[], object]] = {
         "read": big.sum,
         "linears": lambda: [linears() for _ in range(steps)],
@@ -217,24 +218,6 @@ def ceilings(subject: Subject, rounds: int) -> list[Line]:
     ]
 
 
-def linear_layers(subject: Subject) -> Callable[[], None]:
-    """One pass through the products of all layers for 16 rows, and nothing else."""
-    llama = subject.live.llama
-    rows = torch.randn(16, llama.shape.hidden, dtype=llama.dtype)
-    heads = torch.randn(16, llama.shape.heads * llama.shape.head_dim, dtype=llama.dtype)
-    wide = torch.randn(16, llama.shape.intermediate, dtype=llama.dtype)
-
-    def run() -> None:
-        for layer in llama.layers:
-            layer.qkv(rows)
-            layer.out(heads)
-            layer.gate(rows)
-            layer.up(rows)
-            layer.down(wide)
-
-    return run
-
-
 def memory(subject: Subject) -> list[Line]:
     """What one call of 16 rows adds to the process at its peak."""
     lines = []
@@ -256,22 +239,34 @@ def replies(subject: Subject) -> list[tuple[int, ...]]:
     return [made.ids for made in subject.live.generate(asked(subject))]
 
 
-def divergence(subject: Subject) -> list[Line]:
+def divergence(subject: Subject) -> Iterator[Line]:
     """How many of 20,000 ids differ from those of the same requests made alone."""
-    requests, found = asked(subject), {}
+    requests = asked(subject)
     alone = [subject.live.generate([request])[0].ids for request in requests]
-    found["in a batch of 16"] = replies(subject)
-    found["in another order"] = [made.ids for made in subject.live.generate(requests[::-1])][::-1]
-    with ThreadPoolExecutor(16) as pool:
-        found["from 16 threads"] = list(pool.map(lambda request: subject.live.generate([request])[0].ids, requests))
+    yield Line("ids made alone", sum(map(len, alone)), "ids")
+    ways: dict[str, Callable[[], Sequence[Sequence[int]]]] = {
+        "in a batch of 16": lambda: replies(subject),
+        "in another order": lambda: [made.ids for made in subject.live.generate(requests[::-1])][::-1],
+        "from 16 threads": lambda: at_once(subject, requests),
+        "in another process, one thread": lambda: elsewhere(subject),
+    }
+    for name, way in ways.items():
+        pairs = zip(alone, way(), strict=True)
+        differ = sum(a != b for one, other in pairs for a, b in zip(one, other, strict=True))
+        yield Line(name, differ, "differ", float(differ), "of them", -0.5)
+
+
+def at_once(subject: Subject, requests: list[Request]) -> list[tuple[int, ...]]:
+    """The ids of each request, from a thread of its own."""
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return list(pool.map(lambda request: subject.live.generate([request])[0].ids, requests))
+
+
+def elsewhere(subject: Subject) -> list[list[int]]:
+    """The ids of sixteen replies made by a process of their own."""
     command = [sys.executable, __file__, subject.name, "--sections", "replies", "--threads", "1"]
-    said = subprocess.run(command, capture_output=True, check=True, text=True).stdout
-    found["in another process, one thread"] = json.loads(said)
-    lines = [Line("ids made alone", sum(map(len, alone)), "ids")]
-    for name, made in found.items():
-        differ = sum(a != b for one, other in zip(alone, made, strict=True) for a, b in zip(one, other, strict=True))
-        lines.append(Line(name, differ, "differ", float(differ), "of them", -0.5))
-    return lines
+    made: list[list[int]] = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    return made
 
 
 def peak_of(work: Callable[[], Any]) -> int:

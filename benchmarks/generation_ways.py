@@ -146,6 +146,23 @@ class Subject:
         for caller in callers:
             caller.join()
 
+    def linears(self) -> Callable[[], None]:
+        """One pass through the products of all layers for 16 rows, and nothing else."""
+        llama = self.live.llama
+        rows = torch.randn(16, llama.shape.hidden, dtype=llama.dtype)
+        heads = torch.randn(16, llama.shape.heads * llama.shape.head_dim, dtype=llama.dtype)
+        wide = torch.randn(16, llama.shape.intermediate, dtype=llama.dtype)
+
+        def run() -> None:
+            for layer in llama.layers:
+                layer.qkv(rows)
+                layer.out(heads)
+                layer.gate(rows)
+                layer.up(rows)
+                layer.down(wide)
+
+        return run
+
     def request(self, ids: list[int], tokens: int | None = None) -> Request:
         """A request for a reply to `ids`."""
         return Request(tuple(ids), 1, Bounds(max_tokens=tokens or self.tokens))

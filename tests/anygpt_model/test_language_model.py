@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -114,6 +116,18 @@ def test_a_thousand_cancelled_and_failed_calls_leave_nothing_behind(llm_folder: 
         assert sizes[-1] - sizes[2] < 20 << 20
 
 
+def test_turns_and_forks_that_continue_a_kept_cache_change_no_bit(llm_folder: Any) -> None:
+    with load_engine(llm_folder, device="cpu") as kept, load_engine(llm_folder, device="cpu", prefix_bytes=0) as fresh:
+        if kept.language_model.llama.compiled is None:
+            pytest.skip("without the compiled pass a prompt's bits are those of its length")
+        first = ask(1, 60)
+        start = (*first.prompt, *kept.generate([first])[0].ids)
+        for tail in ((30, 31, 32), (40, 41), tuple(range(50, 120)), (30, 31, 33), (40, 41)):
+            asked = [Request((*start, *tail), 7, Bounds(max_tokens=30)), Request((*start[:20], *tail), 8)]
+            assert kept.generate(asked) == fresh.generate(asked)
+        assert kept.language_model._scheduler._batch.prefixes.nbytes > 0
+
+
 def test_the_queue_is_bounded(llm_folder: Any) -> None:
     with load_engine(llm_folder, device="cpu", slots=1, queue=4) as engine:
         with pytest.raises(Busy, match=r"5 request\(s\) came while 0 wait and 4 may"):
@@ -170,6 +184,25 @@ def test_closing_ends_calls_under_way(llm_folder: Any) -> None:
     thread.join(30)
     assert not thread.is_alive()
     assert found[0].finish in ("cancelled", "end", "length")
+
+
+LEAVES = """
+import sys, threading
+from anyloom.anygpt_model.engine import load_engine
+from anyloom.anygpt_model.values import Bounds, Modality, Request
+engine = load_engine(sys.argv[1], device="cpu")
+begun = threading.Event()
+asked = [Request((1, 30), seed, Bounds(Modality.TEXT, max_tokens=1500)) for seed in range(64)]
+threading.Thread(target=engine.generate, args=(asked, lambda *_: begun.set()), daemon=True).start()
+begun.wait()
+print("left")
+"""
+
+
+@pytest.mark.slow
+def test_a_process_may_end_in_the_middle_of_a_pass(llm_folder: Any) -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVES, str(llm_folder)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
