@@ -19,6 +19,21 @@ from .errors import AnyloomError, CheckpointError
 Shapes = dict[str, tuple[int, ...]]
 _UNUSED = ("inv_freq", "position_ids", "num_batches_tracked")
 """Buffers that older files hold and no network needs."""
+_BESIDE = {
+    LANGUAGE: ("config.json", "tokenizer.model", "added_tokens.json"),
+    "unclip": (
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "image_noising_scheduler/scheduler_config.json",
+        "tokenizer/tokenizer_config.json",
+        "text_encoder/config.json",
+        "unet/config.json",
+        "vae/config.json",
+        "image_normalizer/config.json",
+    ),
+    "speechtokenizer": ("config.json",),
+}
+"""Files that a part needs beside its weights, as they are published."""
 _RENAMED = {
     ".attentions.0.query.": ".attentions.0.to_q.",
     ".attentions.0.key.": ".attentions.0.to_k.",
@@ -50,10 +65,33 @@ def check(folder: Path, *, converting: bool = True) -> list[Row]:
 
     converting: pickles that have no safetensors yet are converted first, each in a process of its own; one that is
     refused becomes a row with its reason. Parts that the folder leaves out altogether are rows that are not ok.
+    Raises CheckpointError for a folder that has none.
     """
+    if not any((folder / part).is_dir() for part in _LOOKS):
+        raise CheckpointError(f"{folder} is no model's folder; one has {', '.join(_LOOKS)} in it.")
     rows = _converted(folder) if converting else []
     for part in _LOOKS:
-        rows += check_part(part, folder / part)
+        beside = _beside(part, folder / part) if (folder / part).is_dir() else []
+        # Without these nothing can be said of the weights.
+        rows += [*beside, *(check_part(part, folder / part) if all(row.ok for row in beside) else [])]
+    return rows
+
+
+def _beside(part: str, folder: Path) -> list[Row]:
+    """A row for each file that a part needs beside its weights: is it there, and is it what it should be."""
+    rows = []
+    for name in _BESIDE.get(part, ()):
+        file, sentence = folder / name, ""
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            elif not file.stat().st_size:
+                sentence = f"{file} is empty; fetch it again."
+        except FileNotFoundError:
+            sentence = f"{file} is missing; fetch it again."
+        except (OSError, ValueError) as error:
+            sentence = f"{file} can't be read ({error}); fetch it again."
+        rows.append(Row(part, f"{part}/{name}", 0, 0, 0, "", not sentence, sentence))
     return rows
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .checkpoints import PARTS
 from .errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -29,9 +30,14 @@ _LEFT_OUT = ("optimizer.bin", "scheduler.bin", "training_args.bin")
 
 
 def pickles(folder: Path) -> list[Path]:
-    """The pickled weights under a model's folder that have no safetensors twin yet."""
-    found = [file for file in sorted(folder.rglob("*")) if file.suffix in PICKLED and file.name not in _LEFT_OUT]
-    return [file for file in found if not twin(file).exists()]
+    """The pickled weights of a model's folder that have no safetensors twin yet.
+
+    Only where the layout has weights: a folder given by mistake may hold anybody's pickles, at any depth.
+    """
+    parts = sorted({part for parts in PARTS.values() for part in parts})
+    places = [place for part in parts for place in (folder / part, *sorted((folder / part).glob("*/")))]
+    found = [file for place in places for file in sorted(place.glob("*")) if file.suffix in PICKLED]
+    return [file for file in found if file.name not in _LEFT_OUT and not twin(file).exists()]
 
 
 def twin(file: Path) -> Path:
@@ -78,7 +84,7 @@ def _refusal(file: Path, reason: str) -> CheckpointError:
 
 def convert_indexes(folder: Path) -> None:
     """Write the index of sharded weights anew, with the names of the converted shards."""
-    for index in folder.rglob(_INDEX):
+    for index in folder.glob(f"*/{_INDEX}"):
         target = index.with_name(_NEW_INDEX)
         if not target.exists():
             table = json.loads(index.read_text(encoding="utf-8"))
@@ -127,10 +133,15 @@ def _main(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _reason(error: Exception) -> str:
+    """The line that says what was found; torch puts advice around it."""
+    said = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+    return (said.splitlines() or [""])[0].partition(" by default")[0]
+
+
 if __name__ == "__main__":
     for given, wanted in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         try:
             _main(Path(given), Path(wanted))
         except Exception as error:
-            said = str(error).splitlines()[0] if str(error) else ""
-            sys.stderr.write(f"{_REFUSED}{given}\t{type(error).__name__}: {said}\n")
+            sys.stderr.write(f"{_REFUSED}{given}\t{type(error).__name__}: {_reason(error)}\n")

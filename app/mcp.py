@@ -6,6 +6,7 @@ tool.
 
 from __future__ import annotations
 
+import binascii
 from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,11 @@ def build_server(tool: AnyGPTTool, port: int = 8765) -> FastMCP:
         to: str | None = None,
         voice: str | None = None,
         seed: int | None = None,
+        max_seconds: float | None = None,
+        max_segments: int | None = None,
     ) -> CallToolResult:
         given = {"text": text, "media": media or [], "to": to, "voice": voice, "seed": seed}
+        given |= {"max_seconds": max_seconds, "max_segments": max_segments}
         answer = await tool.ainvoke({"type": "tool_call", "id": "mcp", "name": tool.name, "args": given})
         return _result(answer)
 
@@ -69,7 +73,11 @@ def build_server(tool: AnyGPTTool, port: int = 8765) -> FastMCP:
     def keep(data: str, modality: str | None = None) -> str:
         from ..graphs.handles import to_block
 
-        return str(to_block(tool.keeper, b64decode(data, validate=True), modality)["file_id"])
+        try:
+            content = b64decode(data, validate=True)
+        except binascii.Error:
+            raise ValueError("The data is no base64; encode the file's bytes again.") from None
+        return str(to_block(tool.keeper, content, modality)["file_id"])
 
     @server.resource(SCHEME + "{handle}", mime_type="application/octet-stream")
     def medium(handle: str) -> bytes:

@@ -74,7 +74,7 @@ def _table(rows: Sequence[Row]) -> Table:
     table = Table("part", "file", "tensors", "unexpected", "type", "", box=None, header_style="dim")
     for row in rows:
         verdict = "ok" if row.ok else row.sentence or "not ok"
-        counts = f"{row.found} of {row.expected}"
+        counts = f"{row.found} of {row.expected}" if row.expected or row.found else ""
         table.add_row(row.part, row.file, counts, str(row.unexpected or ""), row.dtype, verdict)
     return table
 

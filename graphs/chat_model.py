@@ -6,11 +6,13 @@ codec.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from functools import cached_property
 from typing import Any
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -24,7 +26,7 @@ from ..nodes.messages import media_block
 from ..nodes.ports import Keeper
 from ..nodes.state import Context
 from .conversation import Graph, build_graph, memory_store
-from .isolation import invoked, streamed
+from .isolation import ainvoked, astreamed, invoked, streamed
 
 
 class ChatAnyGPT(BaseChatModel):
@@ -85,7 +87,19 @@ class ChatAnyGPT(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        state = invoked(self.graph, list(messages), self._context(kwargs))
+        return self._result(invoked(self.graph, list(messages), self._context(kwargs)), stop)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        graph = await asyncio.to_thread(lambda: self.graph)
+        return self._result(await ainvoked(graph, list(messages), self._context(kwargs)), stop)
+
+    def _result(self, state: dict[str, Any], stop: list[str] | None) -> ChatResult:
         reply: AIMessage = _stopped(state["messages"][-1], stop or self.stop or [])
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
@@ -105,11 +119,35 @@ class ChatAnyGPT(BaseChatModel):
         for mode, item in streamed(self.graph, list(messages), self._context(kwargs)):
             if mode == "values":
                 reply = item["messages"][-1]
-            elif (content := pieces.take(item)) is not None:
-                chunk = ChatGenerationChunk(message=AIMessageChunk(content=content))
+            elif (chunk := pieces.take(item)) is not None:
                 if run_manager is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
+        if reply is not None:
+            yield _last(reply, pieces.media() or "")
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        if stop or self.stop:
+            [made] = (await self._agenerate(messages, stop, run_manager, **kwargs)).generations
+            yield _last(made.message, made.message.content)
+            return
+        pieces = _Pieces()
+        reply = None
+        graph = await asyncio.to_thread(lambda: self.graph)
+        async with aclosing(astreamed(graph, list(messages), self._context(kwargs))) as steps:
+            async for mode, item in steps:
+                if mode == "values":
+                    reply = item["messages"][-1]
+                elif (chunk := pieces.take(item)) is not None:
+                    if run_manager is not None:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
         if reply is not None:
             yield _last(reply, pieces.media() or "")
 
@@ -130,8 +168,6 @@ class ChatAnyGPT(BaseChatModel):
         known = set(Context.__dataclass_fields__)
         if strange := set(others) - known:
             raise InputError(f"There is no option {sorted(strange)[0]!r}; a call takes {', '.join(sorted(known))}.")
-        if chosen["modalities"] is not None:
-            chosen["modalities"] = tuple(chosen["modalities"])
         return Context(**chosen, **others)
 
 
@@ -144,8 +180,8 @@ class _Pieces:
         self._between = False
         self._media: dict[int, dict[str, Any]] = {}
 
-    def take(self, event: dict[str, Any]) -> str | None:
-        """The content that `event` adds, or None."""
+    def take(self, event: dict[str, Any]) -> ChatGenerationChunk | None:
+        """What `event` adds to the reply, or None."""
         if event["event"] == "segment" and "media" in event:
             self._media[event["position"]] = media_block(Modality(event["modality"]), Media(**event["media"]))
             return None
@@ -157,7 +193,7 @@ class _Pieces:
         # Segments of text are told apart as the recorded reply tells them: a reader of both sees the same words.
         lead = " " if self._between and self._said else ""
         self._said, self._between = True, False
-        return f"{lead}{event['text']}"
+        return ChatGenerationChunk(message=AIMessageChunk(content=f"{lead}{event['text']}"))
 
     def media(self) -> list[dict[str, Any]]:
         """The blocks of all media, in the reply's order."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..anygpt_model.errors import InputError
+from ..anygpt_model.errors import InputError, MediaError
 from ..anygpt_model.media import Limits, read_audio, read_image
 from ..anygpt_model.values import Modality
 from ..nodes.ingestion import ingest
@@ -23,14 +23,26 @@ from ..nodes.ports import Blobs
 Block = dict[str, Any]
 
 
-def to_block(store: Blobs, data: bytes | Path, modality: str | None = None, limits: Limits | None = None) -> Block:
-    """Keep a picture or a sound and return the block that refers to it. modality: the caller's word, if any."""
-    raw = data.read_bytes() if isinstance(data, Path) else data
+def to_block(
+    store: Blobs, data: bytes | Path | str, modality: str | None = None, limits: Limits | None = None
+) -> Block:
+    """Keep a picture or a sound and return the block that refers to it.
+
+    data: the file's bytes, or its path. modality: the caller's word, if any. Raises MediaError, UnknownName.
+    """
+    raw = data if isinstance(data, bytes) else _read(Path(data))
     said = None if modality is None else named(modality)
     part = ingest(raw, store, limits or Limits(), said)
     if part.media is None:
         raise InputError("A text came where a picture or a sound is taken.")
     return media_block(part.modality, part.media)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MediaError(f"The file {path} can't be read ({error.strerror}); check its path.") from None
 
 
 def handles(message: Any) -> list[Block]:

@@ -15,7 +15,7 @@ from .settings import settings
 def opened() -> Graph:
     """The compiled graph over the model and the database that ANYLOOM_MODEL and ANYLOOM_DATABASE_URL name."""
     chosen = settings()
-    engine = load_engine(chosen.model, device=chosen.device)
+    engine = load_engine(chosen.model, device=chosen.device, quantize=chosen.quantize, low_memory=chosen.low_memory)
     return build_graph(engine, open_store(chosen.database_url), urls=chosen.urls)
 
 

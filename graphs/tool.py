@@ -5,6 +5,9 @@ Media bytes never reach the agent's context: handles.py turns a handle into byte
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,7 +21,7 @@ from ..nodes.messages import media_block
 from ..nodes.ports import Keeper
 from ..nodes.state import Context
 from .conversation import Graph, build_graph, memory_store
-from .isolation import invoked
+from .isolation import ainvoked, invoked
 
 
 class Asked(BaseModel):
@@ -37,6 +40,13 @@ class Asked(BaseModel):
     max_segments: int | None = Field(default=None, description="The most pictures, and the most sounds of a kind.")
 
 
+def mistaken(error: Any) -> str:
+    """One sentence for an agent that gave an argument which can't be."""
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    return f"The argument {name!r} of this tool can't be taken: {first['msg']}."
+
+
 class AnyGPTTool(BaseTool):
     """Understands and makes text, pictures, speech and music.
 
@@ -53,6 +63,7 @@ class AnyGPTTool(BaseTool):
     args_schema: ArgsSchema | None = Asked
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
     handle_tool_error: Any = True
+    handle_validation_error: Any = Field(default=mistaken)
     engine: Any = Field(exclude=True, repr=False)
     store: Any = Field(default=None, exclude=True, repr=False)
 
@@ -67,28 +78,37 @@ class AnyGPTTool(BaseTool):
         """The compiled graph behind this tool."""
         return build_graph(self.engine, self.keeper, checkpointer=False)
 
-    def _run(
-        self,
-        text: str = "",
-        media: list[str] | None = None,
-        to: str | None = None,
-        voice: str | None = None,
-        seed: int | None = None,
-        max_seconds: float | None = None,
-        max_segments: int | None = None,
-    ) -> tuple[str, dict[str, Any]]:
-        try:
-            content: list[Any] = [self._block(handle) for handle in media or []]
-            content += [{"type": "text", "text": text}] if text else []
-            context = Context(to=to, voice=voice, seed=seed, max_seconds=max_seconds, max_segments=max_segments)
-            turn = self.keeper.turn(invoked(self.graph, [HumanMessage(content=content)], context)["turn"])
-        except AnyloomError as error:
-            raise ToolException(str(error)) from error
+    def _run(self, text: str = "", media: list[str] | None = None, **options: Any) -> tuple[str, dict[str, Any]]:
+        with _told_to_the_agent():
+            return self._answer(invoked(self.graph, self._asked(text, media), Context(**options)))
+
+    async def _arun(self, text: str = "", media: list[str] | None = None, **options: Any) -> tuple[str, dict[str, Any]]:
+        with _told_to_the_agent():
+            asked = await asyncio.to_thread(self._asked, text, media)
+            state = await ainvoked(self.graph, asked, Context(**options))
+            return await asyncio.to_thread(self._answer, state)
+
+    def _asked(self, text: str, media: list[str] | None) -> list[HumanMessage]:
+        content: list[Any] = [self._block(handle) for handle in media or []]
+        content += [{"type": "text", "text": text}] if text else []
+        return [HumanMessage(content=content)]
+
+    def _answer(self, state: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        turn = self.keeper.turn(state["turn"])
         return told(turn), artifact(turn)
 
     def _block(self, handle: str) -> dict[str, Any]:
         self.keeper.describe(handle)
         return {"type": "file", "file_id": handle}
+
+
+@contextmanager
+def _told_to_the_agent() -> Iterator[None]:
+    """What is wrong with a call, as LangChain hands it to the agent that made it."""
+    try:
+        yield
+    except AnyloomError as error:
+        raise ToolException(str(error)) from error
 
 
 def told(turn: Turn) -> str:

@@ -76,8 +76,14 @@ def check_options(options: Context, keeper: Keeper) -> None:
     bounds(options)
     sampling(options)
     template(options)
+    if not _whole(options.seed):
+        raise InputError(f"The seed {options.seed!r} came; a whole number is taken.")
     if options.voice is not None:
         kept_voice(options.voice, keeper)
+
+
+def _whole(number: object) -> bool:
+    return number is None or isinstance(number, int)
 
 
 def _history(

@@ -39,13 +39,17 @@ def bounds(options: Context) -> Bounds:
         max_seconds=default.max_seconds if options.max_seconds is None else options.max_seconds,
         max_segments=default.max_segments if options.max_segments is None else options.max_segments,
     )
-    try:
-        positive = made.max_tokens >= 1 and made.max_seconds > 0 and made.max_segments >= 1
-    except TypeError:
-        positive = False
-    if not positive:
-        raise InputError("A limit that is none came; max_tokens, max_seconds and max_segments take positive numbers.")
+    counts = (made.max_tokens, made.max_segments)
+    if not all(isinstance(count, int) and count > 0 for count in counts) or not _positive(made.max_seconds):
+        raise InputError(
+            "A limit that is none came; max_tokens and max_segments take whole numbers above 0, max_seconds a number "
+            "above 0."
+        )
     return made
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < inf
 
 
 def modality(name: str) -> Modality:

@@ -153,6 +153,12 @@ class Context:
     template: str | None = None
     instruction: str | None = None
 
+    def __post_init__(self) -> None:
+        """One modality may come as its bare name, several as any sequence."""
+        if self.modalities is not None:
+            several = (self.modalities,) if isinstance(self.modalities, str) else tuple(self.modalities)
+            object.__setattr__(self, "modalities", several)
+
 
 USUAL = asdict(Context())
 
@@ -167,8 +173,7 @@ def options_state(options: Context) -> dict[str, Any]:
 
 def options_value(state: Mapping[str, Any]) -> Context:
     """The options that `options_state` packed."""
-    modalities = state.get("modalities")
-    return Context(**{**state, "modalities": None if modalities is None else tuple(modalities)})
+    return Context(**state)
 
 
 def media_state(media: Media) -> dict[str, Any]:

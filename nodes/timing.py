@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -20,6 +21,8 @@ from langgraph.types import Overwrite
 from .state import Context, options_value
 
 Node = Callable[[Any, RunnableConfig, Runtime[Context]], Any]
+GONE: ContextVar[Callable[[], bool] | None] = ContextVar("anyloom_gone", default=None)
+"""Tells whether the caller of a sync run has left it."""
 
 
 def timed(name: str, node: Callable[..., Any]) -> Node:
@@ -49,7 +52,7 @@ def resumable(node: Callable[..., Any]) -> Callable[..., Any]:
 
 class Cancellable(Runnable[Any, Any]):
     """`timed` for a node that takes `cancelled`: where its asyncio task is cancelled, the thread that does its work
-    stops as well; a sync caller interrupts it directly.
+    stops as well; a sync caller interrupts it directly, or by GONE.
 
     A Runnable of our own because a plain function can't have both a sync and an async form, and RunnableLambda would
     run as a traced chain of its own inside the node.
@@ -61,7 +64,9 @@ class Cancellable(Runnable[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the node in this thread."""
-        return timed(str(self.name), self._node)(input, config or {}, get_runtime(Context))
+        gone = GONE.get()
+        work = self._node if gone is None else partial(self._node, cancelled=gone)
+        return timed(str(self.name), work)(input, config or {}, get_runtime(Context))
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the node in another thread, which a cancelled task stops."""

@@ -14,7 +14,7 @@ from anyloom.anygpt_model import checkpoints
 from anyloom.anygpt_model.checking import check, check_part
 from anyloom.anygpt_model.checkpoints import fingerprints, load_tensors, model_folder
 from anyloom.anygpt_model.codecs.unclip import ImageSynthesis
-from anyloom.anygpt_model.conversion import convert
+from anyloom.anygpt_model.conversion import convert, pickles
 from anyloom.anygpt_model.engine import load_engine
 from anyloom.anygpt_model.errors import CheckpointError, UnknownName
 
@@ -176,3 +176,25 @@ def test_names_of_older_libraries_are_known(copy: Path) -> None:
     assert all(row.ok for row in rows.values()), rows
     assert [row.unexpected for row in rows.values()] == [0, 1, 0, 0]
     assert ImageSynthesis.from_folder(copy / "unclip").size
+
+
+@pytest.mark.slow
+def test_check_misses_what_stands_beside_the_weights(copy: Path) -> None:
+    (copy / "unclip" / "scheduler" / "scheduler_config.json").unlink()
+    (copy / "speechtokenizer" / "config.json").write_text("{")
+    wrong = {row.file: row.sentence for row in check(copy) if not row.ok}
+    assert set(wrong) == {"unclip/scheduler/scheduler_config.json", "speechtokenizer/config.json"}
+    assert "is missing" in wrong["unclip/scheduler/scheduler_config.json"]
+    assert "can't be read" in wrong["speechtokenizer/config.json"]
+
+
+def test_a_folder_named_by_mistake_is_left_alone(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "deep" / "seed", tmp_path / "seed" / "deep" / "er"):
+        place.mkdir(parents=True, exist_ok=True)
+        torch.save({"weight": torch.zeros(2)}, place / "mine.pt")
+    assert pickles(tmp_path) == []
+    shutil.rmtree(tmp_path / "seed")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CheckpointError, match="no model's folder"):
+        check(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -10,7 +12,11 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from anyloom.anygpt_model.errors import InputError
 from anyloom.anygpt_model.values import Modality, Part
 from anyloom.graphs.chat_model import ChatAnyGPT
+from anyloom.graphs.conversation import build_graph
+from anyloom.graphs.isolation import astreamed, streamed
+from anyloom.graphs.tool import AnyGPTTool
 from anyloom.nodes.messages import turn_id
+from anyloom.nodes.state import Context
 
 TEXT = Modality.TEXT
 
@@ -91,3 +97,56 @@ def test_a_graph_that_calls_it_sees_one_message(chat: ChatAnyGPT) -> None:
     }
     assert len(seen) == 1
     assert set(graph.get_state(thread).values) == {"messages"}
+
+
+@pytest.fixture
+def endless(engine: Any, monkeypatch: Any) -> Any:
+    """A language model that goes on until it is told to stop; says when it began and when it stopped."""
+    began, stopped = threading.Event(), threading.Event()
+
+    def generate(requests: Any, on_token: Any = None, cancelled: Any = None) -> Any:
+        if on_token is not None:
+            on_token(0, engine.vocabulary.id("<eos>"))
+        began.set()
+        while not cancelled():
+            threading.Event().wait(0.01)
+        stopped.set()
+        raise RuntimeError("nobody listens any more")
+
+    monkeypatch.setattr(engine.language_model, "generate", generate)
+    return began, stopped
+
+
+async def test_cancelling_a_call_stops_the_model(chat: ChatAnyGPT, engine: Any, store: Any, endless: Any) -> None:
+    began, stopped = endless
+    tool = AnyGPTTool(engine=engine, store=store)
+    for call in (lambda: chat.ainvoke("hello"), lambda: tool.ainvoke({"text": "hello"})):
+        began.clear()
+        stopped.clear()
+        task = asyncio.create_task(call())
+        assert await asyncio.to_thread(began.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(stopped.wait, 20)
+    assert store.turns() == []
+
+
+def test_leaving_a_stream_stops_the_model(engine: Any, store: Any, endless: Any) -> None:
+    _, stopped = endless
+    steps = streamed(build_graph(engine, store), [HumanMessage("hello")], Context())
+    while next(steps) != ("custom", {"event": "token", "modality": "", "count": 1, "text": ""}):
+        pass
+    steps.close()
+    assert stopped.wait(20)
+    assert store.turns() == []
+
+
+async def test_leaving_an_async_stream_stops_the_model(engine: Any, store: Any, endless: Any) -> None:
+    _, stopped = endless
+    steps = astreamed(build_graph(engine, store), [HumanMessage("hello")], Context())
+    while await anext(steps) != ("custom", {"event": "token", "modality": "", "count": 1, "text": ""}):
+        pass
+    await steps.aclose()
+    assert await asyncio.to_thread(stopped.wait, 20)
+    assert store.turns() == []

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anyloom.anygpt_model.errors import MediaError
 from anyloom.anygpt_model.media import write_png
 from anyloom.anygpt_model.values import Modality, Part
 from anyloom.graphs.handles import handles, to_array, to_block, to_bytes
@@ -44,7 +45,13 @@ def test_handles_go_in_and_a_generated_one_is_never_tokenized(tool: AnyGPTTool, 
 
 
 def test_mistakes_are_told_to_the_agent(tool: AnyGPTTool) -> None:
-    for args in ({}, {"text": "hello", "media": ["sha256:no"]}, {"text": "hello", "voice": "nobody", "to": "speech"}):
+    for args in (
+        {},
+        {"text": "hello", "media": ["sha256:no"]},
+        {"text": "hello", "voice": "nobody", "to": "speech"},
+        {"text": "hello", "to": "smell"},
+        {"text": "hello", "seed": "x"},
+    ):
         answer = call(tool, **args)
         assert answer.status == "error"
         assert "\n" not in answer.content
@@ -55,6 +62,8 @@ def test_bytes_become_handles_and_come_back(store: Any, tmp_path: Any) -> None:
 
     (tmp_path / "a.png").write_bytes(PNG)
     block = to_block(store, tmp_path / "a.png")
-    assert block == to_block(store, PNG)
+    assert block == to_block(store, PNG) == to_block(store, str(tmp_path / "a.png"))
+    with pytest.raises(MediaError, match=r"b\.png can't be read"):
+        to_block(store, tmp_path / "b.png")
     assert handles(HumanMessage(content=[block, {"type": "text", "text": "x"}])) == [block]
     assert to_bytes(store, block) == PNG

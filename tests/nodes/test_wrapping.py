@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from typing import Any
 
@@ -14,10 +15,19 @@ from langgraph.types import Overwrite
 from anyloom.anygpt_model.errors import InputError, UnknownName
 from anyloom.anygpt_model.values import Generation, Media, Modality, Part
 from anyloom.nodes import timing
+from anyloom.nodes.generation import unheard
 from anyloom.nodes.messages import blocks, part_blocks
 from anyloom.nodes.options import bounds, sampling
 from anyloom.nodes.packing import pack, unpack
-from anyloom.nodes.state import Context, add_timings, by_position, part_state, part_value
+from anyloom.nodes.state import (
+    Context,
+    add_timings,
+    by_position,
+    options_state,
+    options_value,
+    part_state,
+    part_value,
+)
 from anyloom.nodes.timing import Cancellable, timed
 
 
@@ -98,8 +108,25 @@ def test_settings_of_a_modality_win_over_the_calls() -> None:
         (Context(sampling={"smell": {}}), UnknownName),
         (Context(sampling={"music": {"heat": 1}}), UnknownName),
         (Context(top_p=0.0), InputError),
+        (Context(temperature=float("nan")), InputError),
+        (Context(temperature="hot"), InputError),  # type: ignore[arg-type]
     ):
         with pytest.raises(error):
             sampling(options)
-    with pytest.raises(InputError, match="positive"):
-        bounds(Context(max_segments=0))
+    for wrong in ({"max_segments": 0}, {"max_tokens": "9"}, {"max_tokens": 2.5}, {"max_seconds": float("inf")}):
+        with pytest.raises(InputError, match="above 0"):
+            bounds(Context(**wrong))
+
+
+def test_options_come_back_as_they_were_sent_and_one_modality_may_be_a_bare_name() -> None:
+    for options in (Context(), Context(modalities=["text", "image"], seed=0, sampling={"text": {"top_k": 3}})):
+        assert options_value(json.loads(json.dumps(options_state(options)))) == options
+    assert options_state(Context()) == {}
+    assert Context(modalities="speech").modalities == ("speech",)  # type: ignore[arg-type]
+
+
+def test_nobody_is_woken_where_nobody_listens() -> None:
+    assert unheard(lambda event: None)
+    assert not unheard([].append)
+    assert not unheard(print)
+    assert not unheard(lambda event: print(event))
