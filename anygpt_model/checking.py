@@ -157,11 +157,11 @@ def _config(folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def _shapes(build: Callable[[], Any]) -> Shapes:
-    """The state of a network, built without memory."""
+def _shapes(build: Callable[[], Any], device: str = "meta") -> Shapes:
+    """The state of a network, built without memory unless `device` says where."""
     import torch
 
-    with torch.device("meta"):
+    with torch.device(device):
         state = build().state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
@@ -237,7 +237,8 @@ def _speech(folder: Path) -> list[Row]:
 
     config = _config(folder)
     if is_frame_codec(config):
-        shapes = _shapes(lambda: FrameCodec(config_from_json(config)))
+        # A small one; its filters are computed, which takes numbers.
+        shapes = _shapes(lambda: FrameCodec(config_from_json(config)), "cpu")
     else:
         shapes = _shapes(lambda: SpeechTokenizer(SpeechTokenizerConfig.from_json(config)))
     file = next((name for name in ("model", "ckpt") if (folder / f"{name}.safetensors").exists()), "ckpt")

@@ -158,6 +158,11 @@ def test_check_accepts_a_whole_folder(tiny_folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_check_accepts_the_pocket() -> None:
+    assert [row.sentence for row in check(model_folder("pocket"), converting=False) if not row.ok] == []
+
+
+@pytest.mark.slow
 def test_names_of_older_libraries_are_known(copy: Path) -> None:
     """The published picture pipeline was written before its libraries renamed tensors; unused ones are counted only."""
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
