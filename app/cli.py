@@ -78,6 +78,7 @@ def _hush() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # advice on kernels, wherever a library imports it
 
 
 def main(args: list[str] | None = None) -> None:
