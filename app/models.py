@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..anygpt_model.errors import AnyloomError
+from ..anygpt_model.errors import AnyloomError, SettingsError
 from .console import Screen
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ..anygpt_model.checking import Row
+    from ..anygpt_model.hub import Plan
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -79,6 +80,14 @@ def _table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def agreed(plan: Plan) -> bool:
+    """Whether the user wants `plan`, which was shown. Raises SettingsError where there is no answer."""
+    try:
+        return click.confirm("Fetch all of it?", err=True)
+    except click.Abort:
+        raise SettingsError(f"Nobody agreed to fetching {plan.name}; answer y, or give --yes.") from None
+
+
 @models.command()
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask; sizes and licences are shown all the same.")
@@ -88,8 +97,7 @@ def fetch(name: str, yes: bool, as_json: bool) -> None:
     from ..anygpt_model.hub import fetch as fetched
 
     screen = Screen(as_json)
-    ask = None if yes or as_json else (lambda _: click.confirm("Fetch all of it?", err=True))
-    folder = fetched(name, tell=screen.remark, agree=ask)
+    folder = fetched(name, tell=screen.remark, agree=None if yes else agreed)
     screen.line(f"{name} is in {folder}.")
     if as_json:
         screen.json({"model": name, "folder": str(folder)})

@@ -245,6 +245,9 @@ def test_the_command_tells_sizes_and_licences_then_asks(
     assert run(["models", "fetch", "anygpt-chat"]) == 2
     told = capsys.readouterr().err
     assert [word in told for word in ("Apache-2.0", "BSD-3-Clause", "in all", "MB", "declined")] == [True] * 5
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert run(["models", "fetch", "anygpt-chat", "--json"]) == 2
+    assert "give --yes" in capsys.readouterr().err
     assert hub.asked == []
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     assert run(["models", "fetch", "anygpt-chat"]) == 0
