@@ -65,7 +65,7 @@ class Cancellable(Runnable[Any, Any]):
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the node in this thread."""
         gone = GONE.get()
-        work = self._node if gone is None else partial(self._node, cancelled=gone)
+        work: Callable[..., Any] = self._node if gone is None else partial(self._node, cancelled=gone)
         return timed(str(self.name), work)(input, config or {}, get_runtime(Context))
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ from anyloom.graphs.conversation import build_graph
 from anyloom.nodes.state import Context
 from anyloom.storage.store import memory_store
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 MANY = 32
 MEDIA = {5: "speech"}
 """The turn that demands a medium; the others are texts."""
