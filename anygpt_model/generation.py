@@ -273,10 +273,9 @@ def _draw(streams: list[Stream], logits: NDArray[np.float32]) -> None:
 def _together(deciders: list[Decider], sampling: Sampling, logits: NDArray[np.float32]) -> list[Decision] | None:
     """What each draws by its row of `logits`; None where that fails, so that each draws alone and fails alone."""
     ids = deciders[0].automaton.legal().ids()
+    draws = [(decider.request.seed, decider.step) for decider in deciders]
     try:
-        held = None
-        if sampling.repetition_penalty != 1.0:
-            held = np.stack([decider.repeated() for decider in deciders])  # type: ignore[type-var]
-        return decide_rows(logits, ids, sampling, [(one.request.seed, one.step) for one in deciders], held)
+        held = [found for decider in deciders if (found := decider.repeated()) is not None]
+        return decide_rows(logits, ids, sampling, draws, np.stack(held) if held else None)
     except Exception:
         return None

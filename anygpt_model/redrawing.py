@@ -51,7 +51,7 @@ def decide_rows(
 ) -> list[Decision]:
     """For each row of `logits` [rows, n], of seed and step `draws[r]`, what `decide` finds, bit for bit."""
     if min(logits.shape) == 1:
-        held = [None] * len(logits) if repeated is None else list(repeated)
+        held: list[NDArray[np.bool_] | None] = [None] * len(logits) if repeated is None else list(repeated)
         return [decide(logits[row], ids, sampling, *draws[row], held[row]) for row in range(len(logits))]
     raw = logits.astype(np.float64)
     scores = scores_of(raw, sampling, repeated)

@@ -110,15 +110,17 @@ INLINE reals exponential(reals x) {
     return choose(tiny, zero, y);
 }
 
-/* `total` of four at once, in lanes 0, 4, 8 and 12, by the same sums. */
-INLINE reals totals(reals a, reals b, reals c, reals d) {
+/* `total` of four at once, by the same sums, to four places in a row. */
+INLINE void put_totals(float *at, reals a, reals b, reals c, reals d) {
     const ints low = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23}, high = low + 8;
     const ints even = {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27}, odd = even + 4;
     reals ab = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
     reals cd = __builtin_shuffle(c, d, low) + __builtin_shuffle(c, d, high);
     reals x = __builtin_shuffle(ab, cd, even) + __builtin_shuffle(ab, cd, odd);
     x += __builtin_shuffle(x, (ints){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
-    return x + __builtin_shuffle(x, (ints){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+    x += __builtin_shuffle(x, (ints){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+    x = __builtin_shuffle(x, (ints){0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12});
+    memcpy(at, &x, 4 * sizeof(float));
 }
 
 /* y[r, o] = w[o] . x[r] for OUTS rows of w and `rows` rows of x, a number that is known when this is compiled. */
@@ -139,10 +141,7 @@ INLINE void tile(const weight *w, const weight *x, int64_t n, float *y, int64_t 
         }
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-        reals found = totals(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
-        for (int o = 0; o < OUTS; o++) y[r * stride + o] = found[4 * o];
-    }
+    for (int r = 0; r < rows; r++) put_totals(y + r * stride, sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
 }
 
 /* y [rows, stride] = x [rows, n] times w [outs, n]. */
@@ -283,7 +282,7 @@ typedef struct {
     weight *found;
 } seeker;
 
-/* scores[t] = query . keys[t] for `keys_at_once` keys from t on, for each of `seekers`: numbers known when this is
+/* scores[t] = query . keys[t] for four keys from t on, for each of `seekers`, a number that is known when this is
    compiled. */
 INLINE void compare(const seeker *s, const int seekers, const weight *keys, int64_t t, int64_t width) {
     reals sums[ROWS][4] = {{{0}}};
@@ -302,23 +301,22 @@ INLINE void compare(const seeker *s, const int seekers, const weight *keys, int6
         }
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < seekers; r++) {
-        reals all = totals(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
-        for (int i = 0; i < 4; i++) s[r].scores[t + i] = all[4 * i];
-    }
+    for (int r = 0; r < seekers; r++) put_totals(s[r].scores + t, sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
 }
 
 /* Scores -> their exponentials; one over the sum of these. */
 static float softened(float *scores, int64_t count, float scale) {
-    float top = -INFINITY;
-    int64_t t = 0;
-    for (; t < count; t++) {
-        scores[t] *= scale;
-        top = scores[t] > top ? scores[t] : top;
+    const reals zero = {0};
+    reals tops = zero - INFINITY, mass = zero;
+    for (int64_t t = count; t % LANES; t++) scores[t] = -INFINITY;
+    for (int64_t t = 0; t < count; t += LANES) {
+        reals some = take(scores + t) * scale;
+        tops = choose(some > tops, some, tops);
+        *(reals *)(scores + t) = some;
     }
-    for (; t % LANES; t++) scores[t] = -INFINITY;
-    reals mass = {0};
-    for (t = 0; t < count; t += LANES) {
+    float top = tops[0];
+    for (int l = 1; l < LANES; l++) top = tops[l] > top ? tops[l] : top;
+    for (int64_t t = 0; t < count; t += LANES) {
         reals some = exponential(take(scores + t) - top);
         mass += some;
         *(reals *)(scores + t) = some;
