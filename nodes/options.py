@@ -39,17 +39,16 @@ def bounds(options: Context) -> Bounds:
         max_seconds=default.max_seconds if options.max_seconds is None else options.max_seconds,
         max_segments=default.max_segments if options.max_segments is None else options.max_segments,
     )
-    counts = (made.max_tokens, made.max_segments)
-    if not all(isinstance(count, int) and count > 0 for count in counts) or not _positive(made.max_seconds):
-        raise InputError(
-            "A limit that is none came; max_tokens and max_segments take whole numbers above 0, max_seconds a number "
-            "above 0."
-        )
+    _check_limit("max_tokens", made.max_tokens, int)
+    _check_limit("max_segments", made.max_segments, int)
+    _check_limit("max_seconds", made.max_seconds, int | float)
     return made
 
 
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and 0 < value < inf
+def _check_limit(name: str, value: object, kind: Any) -> None:
+    if not isinstance(value, kind) or not 0 < value < inf:
+        number = "whole number" if kind is int else "number"
+        raise InputError(f"{name} {value!r} came; a {number} above 0 is taken, or none for the usual limit.")
 
 
 def modality(name: str) -> Modality:

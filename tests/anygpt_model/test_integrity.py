@@ -42,6 +42,12 @@ def test_kind_and_shape_count_and_places_in_memory_do_not() -> None:
     assert checksum(tensor.t()) == checksum(tensor.t().contiguous())
 
 
+def test_where_there_are_no_numbers_kind_and_shape_count() -> None:
+    nothing = torch.empty(64, 40, device="meta")
+    assert checksum(nothing) == checksum(torch.empty_like(nothing))
+    assert len({checksum(nothing), checksum(nothing.t()), checksum(nothing.half()), checksum(torch.zeros(64, 40))}) == 4
+
+
 class Holder:
     """Networks where codecs have them: in attributes, and in attributes of those."""
 

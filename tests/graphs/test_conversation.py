@@ -215,7 +215,8 @@ def test_equal_seeds_decode_alike(engine: Any, store: Any) -> None:
         ([{"type": "video", "base64": "AAAA", "mime_type": "video/mp4"}], {}, InputError, "video"),
         (["hello"], {"to": "smell"}, UnknownName, "smell"),
         (["hello"], {"temperature": -1.0}, InputError, "temperature"),
-        (["hello"], {"max_tokens": 0}, InputError, "positive"),
+        (["hello"], {"max_tokens": 0}, InputError, "max_tokens 0 came"),
+        (["hello"], {"max_seconds": float("nan")}, InputError, "max_seconds nan came"),
     ],
 )
 def test_unusable_requests_are_one_sentence(
