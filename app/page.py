@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..anygpt_model.errors import StoreError
 from ..anygpt_model.media import read_audio
 from ..anygpt_model.values import Modality, Part, Turn
-from .views import measures
+from .views import in_order, measures
 
 COLOURS = {"text": "#4a7ebb", "image": "#b0519f", "speech": "#2f9696", "music": "#c08a2e", "": "#8a8f98"}
 STYLE = """
@@ -137,7 +137,7 @@ def _strip(turn: Turn, strings: Sequence[str]) -> str:
     scores = zip(turn.generation.ids, turn.generation.logprobs, turn.generation.margins, strict=False)
     for position, (token, logprob, margin) in enumerate(scores):
         name = f" {strings[position]}" if position < len(strings) else ""
-        said = f"{position}: id {token}{name}, log-probability {logprob:.3f}, margin {margin:.3g}"
+        said = f"{position}: id {token}{name}, log-probability {logprob:z.3f}, margin {margin:.3g}"
         colour, faint = COLOURS[kinds.get(position, "")], 0.25 + 0.75 * float(np.exp(max(logprob, -20.0) / 4))
         cells.append(f'<i style="background:{colour};opacity:{faint:.2f}" data-said="{escape(said, quote=True)}"></i>')
     return f"<div class=ids>{''.join(cells)}</div>"
@@ -161,7 +161,7 @@ def _timeline(turn: Turn) -> str:
     longest = max(turn.timings.values(), default=0.0) or 1.0
     rows = (
         f"<tr><td>{escape(name)}<td>{spent:.3f} s<td class=bar><span style='width:{100 * spent / longest:.1f}%'></span>"
-        for name, spent in turn.timings.items()
+        for name, spent in in_order(turn.timings)
     )
     return f"<table>{''.join(rows)}</table>"
 
@@ -179,6 +179,7 @@ def _facts(turn: Turn) -> str:
         f"sampling {kind.value}": ", ".join(f"{name} {value}" for name, value in asdict(settings).items())
         for kind, settings in turn.sampling.items()
     }
-    facts = {**turn.options, **sampling, **turn.fingerprints, **turn.versions}
+    prints = {f"fingerprint {name}": value for name, value in turn.fingerprints.items()}
+    facts = {**turn.options, **sampling, **prints, **turn.versions}
     rows = (f"<tr><td>{escape(str(name))}<td class=dim>{escape(str(value))}" for name, value in facts.items())
     return f"<table>{''.join(rows)}</table>"

@@ -54,6 +54,13 @@ def show_conversations(console: Console, conversations: Sequence[ConversationSum
     console.print(table)
 
 
+def in_order(timings: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Nodes and their seconds, as a run goes through them."""
+    stages = ("detect", "tokenize", "generate", "route", "detokenize", "record")
+    places = {stage: place for place, stage in enumerate(stages)}
+    return sorted(timings.items(), key=lambda node: (places.get(node[0].partition("_")[0], len(stages)), node[0]))
+
+
 def _said(text: str) -> Text:
     """On one line, cut where the terminal is narrow."""
     return Text(_short(text), no_wrap=True, overflow="ellipsis")
@@ -131,7 +138,7 @@ def _numbers(turn: Turn) -> Table:
             table.add_row(f"sampling {kind.value}", _pairs(asdict(turn.sampling[kind])))
     if turn.options:
         table.add_row("options", _pairs(turn.options))
-    table.add_row("seconds", _pairs({name: f"{spent:.3f}" for name, spent in turn.timings.items()}))
+    table.add_row("seconds", ", ".join(f"{name} {spent:.3f}" for name, spent in in_order(turn.timings)))
     table.add_row("fingerprints", _pairs({name: print_[:19] for name, print_ in turn.fingerprints.items()}))
     table.add_row("versions", _pairs(turn.versions))
     return table

@@ -11,6 +11,7 @@ from anyloom.anygpt_model.errors import StoreError
 from anyloom.anygpt_model.media import probe, write_png, write_wav
 from anyloom.anygpt_model.values import Bounds, Generation, Modality, Part, Sampling, Span, Turn
 from anyloom.app.page import turn_page
+from anyloom.app.views import in_order
 
 PNG = write_png(np.zeros((4, 4, 3), np.uint8))
 WAV = write_wav(np.sin(np.arange(800) / 5).astype(np.float32), 16000)
@@ -71,3 +72,11 @@ def test_an_evicted_medium_is_told() -> None:
     gone = replace(probe(PNG), hash="sha256:none")
     reply = (TURN.reply[0], replace(TURN.reply[1], media=gone))
     assert "img" not in {tag for tag, _ in page(replace(TURN, reply=reply)).seen}
+
+
+def test_nodes_come_in_the_order_of_a_run() -> None:
+    names = ["detokenize_image", "detect", "record", "own", "generate", "route", "tokenize_speech", "tokenize_image"]
+    found = [name for name, _ in in_order(dict.fromkeys(names, 1.0))]
+    assert found == [
+        "detect", "tokenize_image", "tokenize_speech", "generate", "route", "detokenize_image", "record", "own",
+    ]  # fmt: skip
