@@ -6,10 +6,10 @@ no codec, no storage.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
@@ -29,8 +29,10 @@ from .values import Finish, Generation, Request, Sampling
 
 _ROWS = 128
 """Positions whose logits over the whole vocabulary are held at once."""
-_AHEAD = 2
-"""So many times these rows may wait for their draws."""
+_ROUND = 8
+"""So many times these rows wait for their draws."""
+_DRAWERS = 8
+"""Threads that draw, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,22 +178,39 @@ def _redone(
 ) -> Iterator[tuple[list[int], Redrawn, NDArray[np.float64]]]:
     """Positions, what is drawn there, and the share of the whole softmax that isn't legal; some rows at a time.
 
-    A thread redoes the draws of some rows while the next ones' logits are computed.
+    In turn, the logits of many rows by torch's threads and their draws by as many of ours: at once, they would wait for
+    one another at every product.
     """
-    waiting: deque[tuple[list[int], Future[Redrawn], NDArray[np.float64]]] = deque()
-    with ThreadPoolExecutor(1) as beside:
-        for group in draws:
-            for start in range(0, len(group.positions), _ROWS):
-                some = group.positions[start : start + _ROWS]
-                logits, removed = _weighed(llama, hidden[some], group.legal)
-                held = np.stack(group.repeated[start : start + _ROWS]) if group.repeated else None
-                drawn = beside.submit(redraw, logits, group.legal.ids(), group.sampling, seed, some, held)
-                waiting.append((some, drawn, removed))
-                if len(waiting) > _AHEAD:
-                    some, drawn, removed = waiting.popleft()
-                    yield some, drawn.result(), removed
-        for some, drawn, removed in waiting:
-            yield some, drawn.result(), removed
+
+    def drawn(some: _Draws, logits: NDArray[np.float32]) -> Redrawn:
+        held = np.stack(some.repeated) if some.repeated else None
+        return redraw(logits, some.legal.ids(), some.sampling, seed, some.positions, held)
+
+    room = torch.empty(_ROWS, llama.shape.vocabulary, device=llama.device)
+    with ThreadPoolExecutor(min(torch.get_num_threads(), _DRAWERS)) as pool:
+        runs = _pieces(draws)
+        while rounds := list(islice(runs, _ROUND)):
+            weighed = [found for pieces in rounds for found in _weighed(llama, hidden, pieces, room)]
+            redrawn = pool.map(drawn, [some for some, _, _ in weighed], [logits for _, logits, _ in weighed])
+            for (some, _, removed), found in zip(weighed, redrawn, strict=True):
+                yield some.positions, found, removed
+
+
+def _pieces(draws: Iterable[_Draws]) -> Iterator[list[_Draws]]:
+    """The draws in runs of _ROWS positions: pieces of one, or of several with few."""
+    run: list[_Draws] = []
+    free = _ROWS
+    for group in draws:
+        start = 0
+        while start < len(group.positions):
+            rows = slice(start, start + free)
+            run.append(_Draws(group.legal, group.sampling, group.positions[rows], group.repeated[rows]))
+            start, free = start + free, free - len(run[-1].positions)
+            if not free:
+                yield run
+                run, free = [], _ROWS
+    if run:
+        yield run
 
 
 def _score_stored(
@@ -211,15 +230,23 @@ def _score_stored(
 
 
 @torch.inference_mode()
-def _weighed(llama: Llama, rows: Tensor, legal: Legal) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """rows [n, hidden] -> the legal ids' logits [n, legal.size], and the share [n] of the softmax that isn't legal."""
-    whole = llama.whole(rows)
-    logits = _among(whole, legal)
-    shares = torch.softmax(whole, dim=1)
-    kept = sum((shares[:, start:stop].sum(dim=1) for start, stop in legal.slices), torch.zeros(len(rows)).to(shares))
-    if legal.singles:
-        kept = kept + shares[:, list(legal.singles)].sum(dim=1)
-    return logits.cpu().numpy(), (1.0 - kept).clamp_(min=0.0).double().cpu().numpy()
+def _weighed(
+    llama: Llama, hidden: Tensor, pieces: list[_Draws], room: Tensor
+) -> list[tuple[_Draws, NDArray[np.float32], NDArray[np.float64]]]:
+    """Of each piece the legal ids' logits [rows, legal.size], and the share [rows] of the softmax that isn't legal.
+
+    room: [_ROWS, vocabulary], used up: memory that is asked for anew is cleared by the system each time, which takes
+    longer than the softmax.
+    """
+    whole = llama.whole(hidden[[position for some in pieces for position in some.positions]])
+    shares = torch.softmax(whole, dim=1, out=room[: len(whole)])
+    found, start = [], 0
+    for some in pieces:
+        rows = slice(start, start + len(some.positions))
+        start = rows.stop
+        removed = (1.0 - _among(shares[rows], some.legal).sum(dim=1)).clamp_(min=0.0)
+        found.append((some, _among(whole[rows], some.legal).cpu().numpy(), removed.double().cpu().numpy()))
+    return found
 
 
 def _among(whole: Tensor, legal: Legal) -> Tensor:
@@ -227,7 +254,7 @@ def _among(whole: Tensor, legal: Legal) -> Tensor:
     pieces = [whole[:, start:stop] for start, stop in legal.slices]
     if legal.singles:
         pieces.append(whole[:, list(legal.singles)])
-    return torch.cat(pieces, dim=1)
+    return pieces[0].clone() if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
 
 def _score(llama: Llama, ids: Sequence[int], start: int) -> Tensor:

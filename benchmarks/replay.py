@@ -31,16 +31,20 @@ from anyloom.storage.store import Store, memory_store
 
 ROWS = 128
 SEEDS = 24
+SPANS = 16
 PREFILL, THEIRS, HIDDEN = "prefill", "transformers' prefill", "prefill without logits"
 VERIFY, REGENERATE = "verify", "regenerate"
 
 
 def make_turn(engine: Engine, store: Store, tokens: int) -> Turn:
-    """A turn of the seed that, of a few, makes the longest reply; drawn so hot that spans and replies end late."""
-    hot = {"music": {"temperature": 3.0}, "speech": {"temperature": 3.0}, "text": {"temperature": 50.0}}
+    """A turn of the seed that, of a few, makes the longest reply; codes are drawn as always, and whether another span
+    begins is left to chance."""
+    undecided = {"text": {"temperature": 50.0}}
 
     def made(seed: int) -> Turn:
-        context = Context(modalities=("speech", "music"), max_tokens=tokens, seed=seed, sampling=hot)
+        context = Context(
+            modalities=("speech", "music"), max_tokens=tokens, max_segments=SPANS, seed=seed, sampling=undecided
+        )
         result = build_graph(engine, store).invoke({"messages": [HumanMessage("play a tune")]}, context=context)
         return store.turn(result["turn"])
 

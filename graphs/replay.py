@@ -12,6 +12,7 @@ Everything runs through the graph's own nodes and nothing is stored unless a for
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,9 +89,11 @@ def verify(engine: Engine, store: Keeper, turn: str) -> Report:
     started = perf_counter()
     stored = store.turn(turn)
     verifying = engine.verifying([trace(stored)])
-    rerun(engine, store, stored, verifying, decode=False)
+    with ThreadPoolExecutor(1) as beside:
+        weights = beside.submit(changed_memory, engine, stored, "llm")  # read while the graph is built
+        rerun(engine, store, stored, verifying, decode=False)
     [found] = verifying.reports
-    altered, memory = _altered(store, stored), changed_memory(engine, stored, "llm")
+    altered, memory = _altered(store, stored), weights.result()
     drift = found.drift if altered else found.moved
     findings = [*altered, *changed_parts(engine, stored), *_moved(drift, memory)]
     findings += [*_decoded((), memory), *_redone(stored, found)]
