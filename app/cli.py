@@ -26,6 +26,7 @@ COMMANDS = {
     "voices": ("voices:voices", "Save, list and remove the voices that replies may speak with."),
     "models": ("models:models", "List models, fetch published weights, check a folder."),
     "train": ("train:train", "The recipe of the pocket model, stage by stage."),
+    "finetune": ("finetune:finetune", "A model of your own from your own pairs, whole or by LoRA."),
     "flows": ("flows:flows", "Serve the batch flows to a Prefect server."),
     "mcp": ("mcp:mcp", "Serve the tool to any MCP client."),
     "doctor": ("doctor:doctor", "Look for what a crash left, and mend it."),
