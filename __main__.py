@@ -1,6 +1,6 @@
 """`python -m anyloom` is the command line."""
 
-from .app.cli import main
+from anyloom.app.cli import main  # absolute: torch imports `__main__`, and mypy then reads this file under that name
 
 if __name__ == "__main__":
     main()

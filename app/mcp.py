@@ -64,7 +64,7 @@ def build_server(tool: AnyGPTTool, port: int = 8765) -> FastMCP:
         max_seconds: float | None = None,
         max_segments: int | None = None,
     ) -> CallToolResult:
-        given = {"text": text, "media": media or [], "to": to, "voice": voice, "seed": seed}
+        given: dict[str, Any] = {"text": text, "media": media or [], "to": to, "voice": voice, "seed": seed}
         given |= {"max_seconds": max_seconds, "max_segments": max_segments}
         answer = await tool.ainvoke({"type": "tool_call", "id": "mcp", "name": tool.name, "args": given})
         return _result(answer)

@@ -84,7 +84,7 @@ def _exchange(state: State, number: int, turn: str, keeper: Keeper, vocabulary: 
         stored = keeper.turn(turn)
         lead = dialogue.lead(vocabulary) if is_forced(stored.bounds) else []
         return [Message("user", stored.request), Message("assistant", ids=(*lead, *stored.generation.ids))]
-    said, replied = (request_parts(state, number, role) for role in ("user", "assistant"))
+    said, replied = request_parts(state, number, "user"), request_parts(state, number, "assistant")
     return [Message("user", said), Message("assistant", replied)]
 
 

@@ -58,7 +58,7 @@ def modality(name: str) -> Modality:
 
 def template(options: Context) -> str | None:
     """The template that the call names, None for the model's own. Raises UnknownName."""
-    if options.template not in (None, BASE):
+    if options.template is not None and options.template != BASE:
         dialogue.chat_template(options.template)
     return options.template
 

@@ -155,8 +155,9 @@ class Context:
 
     def __post_init__(self) -> None:
         """One modality may come as its bare name, several as any sequence."""
-        if self.modalities is not None:
-            several = (self.modalities,) if isinstance(self.modalities, str) else tuple(self.modalities)
+        given: Any = self.modalities
+        if given is not None:
+            several = (given,) if isinstance(given, str) else tuple(given)
             object.__setattr__(self, "modalities", several)
 
 

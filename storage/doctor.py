@@ -117,7 +117,7 @@ def _counts(store: Store, mend: bool) -> Iterator[Finding]:
         for name, stored, counted in connection.execute(wrong).all():
             if mend:
                 connection.execute(update(MediaRow).where(MediaRow.hash == name).values(refs=counted))
-            yield Finding("wrong count", name, f"It counted {stored} references, there are {counted}.", mend)
+            yield Finding("wrong count", str(name), f"It counted {stored} references, there are {counted}.", mend)
 
 
 def _orphan_media(store: Store, mend: bool, grace: float) -> Iterator[Finding]:

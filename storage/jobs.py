@@ -108,13 +108,13 @@ class Jobs:
             row = connection.execute(select(JobRow.__table__).where(JobRow.name == name)).first()
         if row is None:
             raise UnknownName(f"There is no job named {name!r} in this store.")
-        return Job(*row)
+        return _job(row)
 
     def all(self) -> list[Job]:
         """Every job, newest first."""
         with self._database.reading() as connection:
             rows = connection.execute(select(JobRow.__table__).order_by(JobRow.number.desc())).all()
-        return [Job(*row) for row in rows]
+        return [_job(row) for row in rows]
 
     def plan(self, job: Job, items: Sequence[NewItem]) -> Plan:
         """What `add` would do; nothing is written."""
@@ -149,7 +149,7 @@ class Jobs:
                 some = numbers[start : start + BATCH]
                 connection.execute(update(ItemRow).where(ItemRow.number.in_(some)).values(**taken, updated=moment))
                 rows = connection.execute(_items().where(ItemRow.number.in_(some)).order_by(ItemRow.number))
-                claimed += [Item(*row) for row in rows]
+                claimed += [_item(row) for row in rows]
             return claimed
 
     def renew(self, items: Iterable[Item], lease: float = 600.0) -> None:
@@ -199,7 +199,7 @@ class Jobs:
         wanted = _items().where(ItemRow.job == job.number, ItemRow.key == key, ItemRow.state == "done")
         with self._database.reading() as connection:
             row = connection.execute(wanted.order_by(ItemRow.number).limit(1)).first()
-        return None if row is None else Item(*row)
+        return None if row is None else _item(row)
 
     def counts(self, job: Job) -> dict[State, int]:
         """How many items are in each state."""
@@ -214,7 +214,17 @@ class Jobs:
         if state is not None:
             wanted = wanted.where(ItemRow.state == state)
         with self._database.reading() as connection:
-            return [Item(*row) for row in connection.execute(wanted.order_by(ItemRow.number).limit(limit))]
+            return [_item(row) for row in connection.execute(wanted.order_by(ItemRow.number).limit(limit))]
+
+
+def _job(row: Any) -> Job:
+    """A row of JobRow's columns, in their order."""
+    return Job(*row)
+
+
+def _item(row: Any) -> Item:
+    """A row of `_items`."""
+    return Item(*row)
 
 
 def _finish(connection: Connection, item: Item, values: Document) -> bool:
