@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .llama_shape import LlamaShape
 
 _SOURCE = Path(__file__).with_name("step.c")
-_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-fPIC")
 _SIZES = ("hidden", "wide", "layers", "heads", "kv_heads", "head_dim", "positions")
 _PLACES = ("embedding", "norm", "rotations", "norms", "products", "caches")
 _KINDS = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
@@ -124,11 +124,11 @@ class CompiledStep:
         x = states.to(self._head.dtype).contiguous()
         width = sum(count for _, count in runs)
         threads = min(torch.get_num_threads(), max(1, len(x) * width * self._hidden // _WORK))
-        found = torch.empty(len(x), width)
+        found, room = torch.empty(len(x), width), torch.empty(x.shape)
         flat = (ctypes.c_int64 * (2 * len(runs)))(*(number for run in runs for number in run))
-        self._library.score(
+        self._library.outputs(
             self._head.data_ptr(), self._hidden, x.data_ptr(), len(x), flat, len(runs),
-            found.data_ptr(), width, threads,
+            found.data_ptr(), width, room.data_ptr(), threads,
         )  # fmt: skip
         return found
 
@@ -187,8 +187,8 @@ def _loaded(path: Path) -> ctypes.CDLL:
     library.decode.argtypes, library.decode.restype = [pointer, integer, *[pointer] * 5, integer], None
     library.prepare.argtypes, library.prepare.restype = [], integer
     library.prepare()
-    library.score.argtypes, library.score.restype = (
-        [pointer, integer, pointer, integer, pointer, integer, pointer, integer, integer], None,
+    library.outputs.argtypes, library.outputs.restype = (
+        [pointer, integer, pointer, integer, pointer, integer, pointer, integer, pointer, integer], None,
     )  # fmt: skip
     return library
 

@@ -168,7 +168,7 @@ class Rules:
         demand = 0
         if not self.met(state):
             to = self.bounds.to
-            demand = 1 if to in (None, Modality.TEXT) else self.shortest(Modality(to)) + 2
+            demand = 1 if to is None or to == Modality.TEXT else self.shortest(Modality(to)) + 2
         return close + (state.transcript == "open") + demand + 1
 
     def steps(self, state: State) -> list[Step]:
@@ -255,7 +255,8 @@ class Automaton:
         """The id that a drawn one stands for: a stop id drawn before the demanded medium came opens that medium."""
         if token in self._rules.grammar.vocabulary.stop_ids and not self._rules.met(self.state):
             to = self._rules.bounds.to
-            return token if to in (None, Modality.TEXT) else self._rules.grammar.vocabulary.ranges[Modality(to)].opening
+            if to is not None and to != Modality.TEXT:
+                return self._rules.grammar.vocabulary.ranges[Modality(to)].opening
         return token
 
     def push(self, token: int) -> None:

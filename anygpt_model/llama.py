@@ -2,9 +2,9 @@
 
 A step on a CPU is one call of machine code where a compiler is there (compiled.py), else it runs operation by
 operation. In float32 a row's result does not depend on how many rows are computed beside it, bit for bit: compiled by
-its order of sums; else products are taken against transposed weights with at least two rows (one row alone would take
-another kernel), attention over lengths padded to a multiple of 16. `Llama.exact` says whether that was found to hold on
-this machine. Equals transformers' LlamaForCausalLM to float32 rounding. Knows no token, no sampling, no queue.
+its order of sums; else products are taken against transposed weights, with as many rows at a time as were found to take
+the same kernel on this machine, and attention over lengths padded to a multiple of 16. `Llama.exact` says whether any
+number of rows did. Equals transformers' LlamaForCausalLM to float32 rounding. Knows no token, no sampling, no queue.
 """
 
 from __future__ import annotations
@@ -24,44 +24,13 @@ from .caches import PAD, Prefix, Slots
 from .compiled import CompiledStep, build, fits, open_step
 from .errors import CheckpointError
 from .legal_ids import Legal
+from .linears import Linear, column_blocks, rows_that_agree
 from .llama_shape import LlamaShape
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 PREFILL_CHUNK = 256
-_COLUMNS = 1 << 19
-"""Elements of a weight that one product reads on a CPU: larger ones are slower a column when the rows are few."""
 _NARROW = 8
 """Columns that a gathered part of the output layer has at least: a single one would take another kernel."""
-
-
-class Linear:
-    """x [rows, in] -> [rows, out]; on a CPU in float32 by column blocks of the transposed weight."""
-
-    def __init__(self, weight: Tensor, transposed: bool) -> None:
-        """weight: [out, in]."""
-        self.blocks: list[Tensor] = []
-        self.weight: Tensor | None = None if transposed else weight
-        if transposed:
-            self.blocks = [weight[start:stop].t().contiguous() for start, stop in _blocks(0, *weight.shape)]
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """What is multiplied with."""
-        return self.blocks if self.weight is None else [self.weight]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.weight is not None:
-            return F.linear(x, self.weight)
-        if len(self.blocks) == 1:
-            return x @ self.blocks[0]
-        return torch.cat([x @ block for block in self.blocks], dim=-1)
-
-
-def _blocks(start: int, stop: int, rows: int) -> list[tuple[int, int]]:
-    """Cut columns start..stop of a weight with `rows` rows into equal parts, so that none is a single column."""
-    count = -(-(stop - start) * rows // _COLUMNS)
-    size = -(-(stop - start) // count)
-    return [(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +72,11 @@ class Llama:
         if library is not None:
             self.compiled = open_step(shape, library, self.embedding, self.norm, self.head, self.layers)
         self.reserve(64)
-        self.rows = 2 if self.transposed else 1
-        self.exact = dtype == torch.float32 and (library is not None or (self.transposed and self._rows_agree()))
+        first = self.layers[0]
+        products = [(first.qkv, shape.hidden), (first.up, shape.hidden), (first.down, shape.intermediate)]
+        found = rows_that_agree(products) if self.transposed else 1
+        self.rows = found or 1
+        self.exact = dtype == torch.float32 and (self.transposed or library is not None) and found is not None
 
     @property
     def parameter_bytes(self) -> int:
@@ -186,8 +158,8 @@ class Llama:
                 keys[0, :, lengths[0]] = k[0]
                 values[0, :, lengths[0]] = v[0]
             else:
-                keys[rows, :, positions] = k
-                values[rows, :, positions] = v
+                keys[rows, :, positions] = k[:count]
+                values[rows, :, positions] = v[:count]
             query = q[:count, :, None]
             found = self._attention(query, keys[:count, :, :padded], values[:count, :, :padded], mask, False)
             return found.reshape(count, -1)
@@ -202,7 +174,7 @@ class Llama:
             scores: NDArray[np.float32] = self.compiled.logits(hidden, runs).numpy()
             return scores
         count = len(hidden)
-        x = hidden.expand(self.rows, -1) if count < self.rows else hidden
+        x = self._filled(hidden)
         parts = self._parts.get(legal)
         if parts is None:
             parts = self._parts[legal] = self._columns(legal)
@@ -223,7 +195,7 @@ class Llama:
         axis = 1 if self.transposed else 0
         parts = []
         for start, stop in legal.slices:
-            for first, last in _blocks(start, stop, self.shape.hidden) if self.transposed else [(start, stop)]:
+            for first, last in column_blocks(start, stop, self.shape.hidden) if self.transposed else [(start, stop)]:
                 parts.append(self.head.narrow(axis, first, last - first))
         if legal.singles:
             singles = [*legal.singles, *legal.singles[:1] * (_NARROW - len(legal.singles))]
@@ -234,9 +206,8 @@ class Llama:
         """ids [n], positions [n] -> hidden states [n, hidden] after the last norm."""
         count = len(ids)
         x = F.embedding(ids.to(self.device), self.embedding)
-        if count < self.rows:
-            x, positions = x.expand(self.rows, -1), positions.expand(self.rows)
-        turns = self._rotations[positions][:, None]
+        x = self._filled(x)
+        turns = self._rotations[F.pad(positions, (0, len(x) - count))][:, None]
         s = self.shape
         split = s.heads + s.kv_heads
         for index, layer in enumerate(self.layers):
@@ -244,7 +215,7 @@ class Llama:
             qkv = layer.qkv(normed).view(len(x), -1, s.head_dim)
             turned = _turn(qkv[:, :split], turns)
             found = attend(index, turned[:, : s.heads], turned[:, s.heads :], qkv[:, split:])
-            x = x + layer.out(found.expand(len(x), -1))
+            x = x + layer.out(self._filled(found))
             normed = F.rms_norm(x, (s.hidden,), layer.mlp_norm, s.eps)
             x = x + layer.down(F.silu(layer.gate(normed)) * layer.up(normed))
         return F.rms_norm(x, (s.hidden,), self.norm, s.eps)[:count]
@@ -285,17 +256,10 @@ class Llama:
             down=linear(self._take(f"{stem}mlp.down_proj.weight")),
         )
 
-    @torch.inference_mode()
-    def _rows_agree(self) -> bool:
-        """Whether a row's products have the same bits among 2 and among 16 rows, for each of a layer's shapes."""
-        layer = self.layers[0]
-        hidden, wide = self.shape.hidden, self.shape.intermediate
-        for linear, width in ((layer.qkv, hidden), (layer.up, hidden), (layer.down, wide)):
-            x = torch.linspace(-1, 1, 16 * width).sin().view(16, width)
-            whole = linear(x)
-            if not all(torch.equal(linear(x[at : at + 2]), whole[at : at + 2]) for at in range(0, 16, 2)):
-                return False
-        return True
+    def _filled(self, x: Tensor) -> Tensor:
+        """x [n, width] with rows of zeros up to a multiple of `rows`."""
+        missing = -len(x) % self.rows
+        return F.pad(x, (0, 0, 0, missing)) if missing else x
 
 
 def _paired(weight: Tensor, head_dim: int) -> Tensor:

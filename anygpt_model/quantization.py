@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .checkpoints import safe_shapes, weight_files
 from .errors import CheckpointError, SettingsError
-from .llama import Layer, Linear, Llama
+from .linears import Linear
+from .llama import Layer, Llama
 from .llama_shape import LlamaShape
 
 

@@ -10,7 +10,7 @@
 #include <omp.h>
 #include <stdint.h>
 #include <string.h>
-#ifdef __AVX512F__
+#if defined(__AVX512F__) || defined(__FMA__)
 #include <immintrin.h>
 #endif
 #if defined(BFLOAT16) && defined(__AMX_BF16__) && defined(__linux__)
@@ -25,11 +25,17 @@ typedef uint16_t weight;
 typedef float weight;
 #endif
 
-enum { LANES = 16, OUTS = 4, ROWS = 4 };
-typedef float reals __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t bits __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint16_t halves __attribute__((vector_size(32), aligned(2), may_alias));
+/* Numbers in a vector, and how many outputs of how many rows are summed at a time: as many as the registers hold beside
+   what is multiplied. BLOCK: rows that go through all weights before the next do, so that they stay in the cache. */
+#ifdef __AVX512F__
+enum { LANES = 16, OUTS = 4, ROWS = 4, BLOCK = 32 };
+#else
+enum { LANES = 8, OUTS = 4, ROWS = 3, BLOCK = 30 };
+#endif
+typedef float reals __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 
 /* The sizes of a model and where its weights and caches lie; compiled.py has the same list. */
@@ -45,6 +51,18 @@ typedef struct {
 } model;
 
 INLINE reals take(const float *at) { return *(const reals *)at; }
+
+/* a b + sum, rounded once where the processor can. Said by name: a compiler that may choose does not choose alike for
+   one row and for many. */
+INLINE reals fused(reals a, reals b, reals sum) {
+#if defined(__AVX512F__)
+    return (reals)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#elif defined(__FMA__)
+    return (reals)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+#else
+    return a * b + sum;
+#endif
+}
 
 #ifdef BFLOAT16
 INLINE reals take_weight(const weight *at) {
@@ -65,25 +83,49 @@ INLINE reals take_weight(const weight *at) { return take(at); }
 INLINE void put(weight *at, reals x) { *(reals *)at = x; }
 #endif
 
-/* STEP weights at a time: sum + w . x, lane by lane. */
+/* STEP weights at a time: sum + w . x, lane by lane. factor: what weights are multiplied with, of their own kind where
+   the processor multiplies that; else float32, widened once for all weights, the two of each pair apart, because pairs
+   of weights come apart by one operation each. */
 #if defined(BFLOAT16) && defined(__AVX512BF16__)
 enum { STEP = 2 * LANES };
-typedef __m512bh some_weights;
-INLINE some_weights take_some(const weight *at) { return (__m512bh)_mm512_loadu_si512(at); }
-INLINE reals dot(reals sum, some_weights w, some_weights x) { return (reals)_mm512_dpbf16_ps((__m512)sum, w, x); }
+typedef weight factor;
+typedef __m512bh some;
+INLINE some take_some(const weight *at) { return (__m512bh)_mm512_loadu_si512(at); }
+INLINE some take_factors(const factor *at) { return take_some(at); }
+INLINE reals dot(reals sum, some w, some x) { return (reals)_mm512_dpbf16_ps((__m512)sum, w, x); }
+#elif defined(BFLOAT16)
+enum { STEP = 2 * LANES };
+typedef float factor;
+typedef struct {
+    reals even, odd;
+} some;
+INLINE some take_some(const weight *at) {
+    bits pairs = *(const bits *)at;
+    return (some){(reals)(pairs << 16), (reals)(pairs & 0xFFFF0000)};
+}
+INLINE some take_factors(const factor *at) { return (some){take(at), take(at + LANES)}; }
+INLINE reals dot(reals sum, some w, some x) { return fused(w.odd, x.odd, fused(w.even, x.even, sum)); }
 #else
 enum { STEP = LANES };
-typedef reals some_weights;
-INLINE some_weights take_some(const weight *at) { return take_weight(at); }
-INLINE reals dot(reals sum, some_weights w, some_weights x) { return sum + w * x; }
+typedef float factor;
+typedef reals some;
+INLINE some take_some(const weight *at) { return take_weight(at); }
+INLINE some take_factors(const factor *at) { return take(at); }
+INLINE reals dot(reals sum, some w, some x) { return fused(w, x, sum); }
 #endif
 
 /* The sum of all lanes, halves first: the same order everywhere. */
 INLINE float total(reals x) {
+#ifdef __AVX512F__
     x += __builtin_shuffle(x, (ints){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
     x += __builtin_shuffle(x, (ints){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
     x += __builtin_shuffle(x, (ints){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
     x += __builtin_shuffle(x, (ints){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+#else
+    x += __builtin_shuffle(x, (ints){4, 5, 6, 7, 0, 1, 2, 3});
+    x += __builtin_shuffle(x, (ints){2, 3, 0, 1, 6, 7, 4, 5});
+    x += __builtin_shuffle(x, (ints){1, 0, 3, 2, 5, 4, 7, 6});
+#endif
     return x[0];
 }
 
@@ -96,22 +138,23 @@ INLINE reals exponential(reals x) {
     ints tiny = x < -87.0f;
     x = choose(tiny, zero - 87.0f, x);
     x = choose(x > 88.0f, zero + 88.0f, x);
-    reals turns = x * 1.44269504f + 12582912.0f;
+    reals turns = fused(x, zero + 1.44269504f, zero + 12582912.0f);
     ints power = (ints)turns - 0x4B400000;
     turns -= 12582912.0f;
-    x = x - turns * 0.693359375f + turns * 2.12194440e-4f;
-    reals y = x * 1.9875691500e-4f + 1.3981999507e-3f;
-    y = y * x + 8.3334519073e-3f;
-    y = y * x + 4.1665795894e-2f;
-    y = y * x + 1.6666665459e-1f;
-    y = y * x + 5.0000001201e-1f;
-    y = y * x * x + x + 1.0f;
+    x = fused(turns, zero + 2.12194440e-4f, fused(turns, zero - 0.693359375f, x));
+    reals y = fused(x, zero + 1.9875691500e-4f, zero + 1.3981999507e-3f);
+    y = fused(y, x, zero + 8.3334519073e-3f);
+    y = fused(y, x, zero + 4.1665795894e-2f);
+    y = fused(y, x, zero + 1.6666665459e-1f);
+    y = fused(y, x, zero + 5.0000001201e-1f);
+    y = fused(y * x, x, x) + 1.0f;
     y *= (reals)((power + 127) << 23);
     return choose(tiny, zero, y);
 }
 
 /* `total` of four at once, by the same sums, to four places in a row. */
 INLINE void put_totals(float *at, reals a, reals b, reals c, reals d) {
+#ifdef __AVX512F__
     const ints low = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23}, high = low + 8;
     const ints even = {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27}, odd = even + 4;
     reals ab = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
@@ -120,50 +163,97 @@ INLINE void put_totals(float *at, reals a, reals b, reals c, reals d) {
     x += __builtin_shuffle(x, (ints){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
     x += __builtin_shuffle(x, (ints){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
     x = __builtin_shuffle(x, (ints){0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12});
+#else
+    const ints low = {0, 1, 2, 3, 8, 9, 10, 11}, high = low + 4;
+    const ints even = {0, 1, 8, 9, 4, 5, 12, 13}, odd = even + 2;
+    reals ab = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+    reals cd = __builtin_shuffle(c, d, low) + __builtin_shuffle(c, d, high);
+    reals x = __builtin_shuffle(ab, cd, even) + __builtin_shuffle(ab, cd, odd);
+    x += __builtin_shuffle(x, (ints){1, 0, 3, 2, 5, 4, 7, 6});
+    x = __builtin_shuffle(x, (ints){0, 4, 2, 6, 0, 4, 2, 6});
+#endif
     memcpy(at, &x, 4 * sizeof(float));
 }
 
-/* y[r, o] = w[o] . x[r] for OUTS rows of w and `rows` rows of x, a number that is known when this is compiled. */
-INLINE void tile(const weight *w, const weight *x, int64_t n, float *y, int64_t stride, const int rows) {
+/* y[r, o] = w[o] . x[r] for OUTS rows of w and `rows` rows of x; ahead: whether the next tile is fetched meanwhile,
+   because rows are too short for the processor to foresee it. Both are known when this is compiled. */
+INLINE void tile(const weight *w, const factor *x, int64_t n, float *y, int64_t stride, const int rows,
+                 const int ahead) {
     reals sums[ROWS][OUTS] = {{{0}}};
     for (int64_t k = 0; k < n; k += STEP) {
-        some_weights some[OUTS];
+        if (ahead)
+#pragma GCC unroll 4
+            for (int at = 0; at < (int)(OUTS * STEP * sizeof(weight)); at += 64)
+                __builtin_prefetch((const char *)(w + OUTS * (n + k)) + at);
+        some given[ROWS];
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) given[r] = take_factors(x + r * n + k);
 #pragma GCC unroll 4
         for (int o = 0; o < OUTS; o++) {
-            some[o] = take_some(w + o * n + k);
-            __builtin_prefetch(w + (o + OUTS) * n + k); /* the next tile's: rows are too short for the processor's own */
-        }
+            some weights = take_some(w + o * n + k);
 #pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            some_weights given = take_some(x + r * n + k);
-#pragma GCC unroll 4
-            for (int o = 0; o < OUTS; o++) sums[r][o] = dot(sums[r][o], some[o], given);
+            for (int r = 0; r < rows; r++) sums[r][o] = dot(sums[r][o], weights, given[r]);
         }
     }
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) put_totals(y + r * stride, sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
 }
 
-/* y [rows, stride] = x [rows, n] times w [outs, n]. */
-static void product(const weight *w, int64_t outs, int64_t n, const weight *x, int64_t rows, float *y, int64_t stride) {
+/* Not inlined, so that nothing but the tile asks for registers. */
+#define TILE(name, rows, ahead)                                                                                        \
+    static __attribute__((noinline)) void name(const weight *w, const factor *x, int64_t n, float *y, int64_t to) {    \
+        tile(w, x, n, y, to, rows, ahead);                                                                             \
+    }
+TILE(first_rows, ROWS, 1)
+TILE(more_rows, ROWS, 0)
+TILE(two_rows, 2, 1)
+TILE(one_row, 1, 1)
+
+/* y [rows, stride] = x [rows, n] times w [outs, n], for up to BLOCK rows. */
+static void block(const weight *w, int64_t outs, int64_t n, const factor *x, int64_t rows, float *y, int64_t stride) {
     int64_t o = 0;
     for (; o + OUTS <= outs; o += OUTS) {
+        const weight *some = w + o * n;
         int64_t r = 0;
-        for (; r + ROWS <= rows; r += ROWS) tile(w + o * n, x + r * n, n, y + r * stride + o, stride, ROWS);
-        for (; r < rows; r++) tile(w + o * n, x + r * n, n, y + r * stride + o, stride, 1);
+        if (rows >= ROWS) first_rows(some, x, n, y + o, stride), r = ROWS;
+        for (; r + ROWS <= rows; r += ROWS) more_rows(some, x + r * n, n, y + r * stride + o, stride);
+        for (; r + 2 <= rows; r += 2) two_rows(some, x + r * n, n, y + r * stride + o, stride);
+        if (r < rows) one_row(some, x + r * n, n, y + r * stride + o, stride);
     }
     for (; o < outs; o++)
         for (int64_t r = 0; r < rows; r++) {
             reals sum = {0};
-            for (int64_t k = 0; k < n; k += STEP) sum = dot(sum, take_some(w + o * n + k), take_some(x + r * n + k));
+            for (int64_t k = 0; k < n; k += STEP) sum = dot(sum, take_some(w + o * n + k), take_factors(x + r * n + k));
             y[r * stride + o] = total(sum);
         }
+}
+
+/* y [rows, stride] = x [rows, n] times w [outs, n]. */
+static void product(const weight *w, int64_t outs, int64_t n, const factor *x, int64_t rows, float *y, int64_t stride) {
+    for (int64_t r = 0; r < rows; r += BLOCK)
+        block(w, outs, n, x + r * n, rows - r < BLOCK ? rows - r : BLOCK, y + r * stride, stride);
+}
+
+/* `count` numbers as products take them; room: for as many. */
+INLINE const factor *factors(const weight *x, int64_t count, float *room) {
+#if defined(BFLOAT16) && !defined(__AVX512BF16__)
+    for (int64_t k = 0; k < count; k += STEP) {
+        some pairs = take_some(x + k);
+        *(reals *)(room + k) = pairs.even;
+        *(reals *)(room + k + LANES) = pairs.odd;
+    }
+    return room;
+#else
+    (void)count, (void)room;
+    return x;
+#endif
 }
 
 /* What products take: [rows, n], and the same once more as the tile unit wants it, where there is one: for every LANES
    rows and every 2 * LANES of n a square, [n / 2, rows] of pairs. */
 typedef struct {
-    const weight *plain, *tiled;
+    const factor *plain;
+    const weight *tiled;
 } input;
 
 #ifdef TILES
@@ -188,7 +278,8 @@ static void close_tiles(void) {
     if (tiles_ready) _tile_release();
 }
 
-static input arranged(const weight *x, int64_t rows, int64_t n, weight *room) {
+static input arranged(const weight *x, int64_t rows, int64_t n, float *given) {
+    weight *room = (weight *)given;
     if (!tiles_ready) return (input){x, 0};
     for (int64_t first = 0; first < rows; first += LANES)
         for (int64_t k = 0; k < n; k += 2 * LANES) {
@@ -247,9 +338,8 @@ static void multiplied(const weight *w, int64_t outs, int64_t n, input x, int64_
 int64_t prepare(void) { return 0; }
 static void open_tiles(void) {}
 static void close_tiles(void) {}
-static input arranged(const weight *x, int64_t rows, int64_t n, weight *room) {
-    (void)rows, (void)n, (void)room;
-    return (input){x, 0};
+static input arranged(const weight *x, int64_t rows, int64_t n, float *room) {
+    return (input){factors(x, rows * n, room), 0};
 }
 static void multiplied(const weight *w, int64_t outs, int64_t n, input x, int64_t rows, float *y, int64_t stride) {
     product(w, outs, n, x.plain, rows, y, stride);
@@ -259,7 +349,7 @@ static void multiplied(const weight *w, int64_t outs, int64_t n, input x, int64_
 static void normed(const float *x, const float *scale, int64_t rows, int64_t n, float eps, weight *y) {
     for (int64_t r = 0; r < rows; r++) {
         reals squares = {0};
-        for (int64_t k = 0; k < n; k += LANES) squares += take(x + r * n + k) * take(x + r * n + k);
+        for (int64_t k = 0; k < n; k += LANES) squares = fused(take(x + r * n + k), take(x + r * n + k), squares);
         float factor = 1.0f / sqrtf(total(squares) / (float)n + eps);
         for (int64_t k = 0; k < n; k += LANES)
             put(y + r * n + k, take(x + r * n + k) * factor * take(scale + k));
@@ -287,17 +377,15 @@ typedef struct {
 INLINE void compare(const seeker *s, const int seekers, const weight *keys, int64_t t, int64_t width) {
     reals sums[ROWS][4] = {{{0}}};
     for (int64_t k = 0; k < width; k += LANES) {
-        reals some[4];
+        reals given[ROWS];
+#pragma GCC unroll 4
+        for (int r = 0; r < seekers; r++) given[r] = take(s[r].query + k);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            some[i] = take_weight(keys + (t + i) * width + k);
+            reals key = take_weight(keys + (t + i) * width + k);
             __builtin_prefetch(keys + (t + 8 + i) * width + k);
-        }
 #pragma GCC unroll 4
-        for (int r = 0; r < seekers; r++) {
-            reals given = take(s[r].query + k);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) sums[r][i] += given * some[i];
+            for (int r = 0; r < seekers; r++) sums[r][i] = fused(given[r], key, sums[r][i]);
         }
     }
 #pragma GCC unroll 4
@@ -328,25 +416,24 @@ static float softened(float *scores, int64_t count, float scale) {
    `common` values are seen by all of them. */
 INLINE void weighted(const seeker *s, const int seekers, const float *shares, const weight *values, int64_t common,
                      int64_t width, int64_t column, const int pieces) {
+    const reals zero = {0};
     reals sums[ROWS][4] = {{{0}}};
-    for (int64_t t = 0; t < common; t++) {
-        reals some[4];
+    for (int64_t t = 0; t < common; t++)
 #pragma GCC unroll 4
         for (int i = 0; i < pieces; i++) {
-            some[i] = take_weight(values + t * width + column + i * LANES);
+            reals value = take_weight(values + t * width + column + i * LANES);
             __builtin_prefetch(values + (t + 8) * width + column + i * LANES);
+#pragma GCC unroll 4
+            for (int r = 0; r < seekers; r++) sums[r][i] = fused(zero + s[r].scores[t], value, sums[r][i]);
         }
-#pragma GCC unroll 4
-        for (int r = 0; r < seekers; r++)
-#pragma GCC unroll 4
-            for (int i = 0; i < pieces; i++) sums[r][i] += s[r].scores[t] * some[i];
-    }
 #pragma GCC unroll 4
     for (int r = 0; r < seekers; r++) {
         for (int64_t t = common; t < s[r].count; t++)
 #pragma GCC unroll 4
-            for (int i = 0; i < pieces; i++)
-                sums[r][i] += s[r].scores[t] * take_weight(values + t * width + column + i * LANES);
+            for (int i = 0; i < pieces; i++) {
+                reals value = take_weight(values + t * width + column + i * LANES);
+                sums[r][i] = fused(zero + s[r].scores[t], value, sums[r][i]);
+            }
 #pragma GCC unroll 4
         for (int i = 0; i < pieces; i++) put(s[r].found + column + i * LANES, sums[r][i] * shares[r]);
     }
@@ -362,7 +449,8 @@ INLINE void seek(const seeker *s, const int seekers, const weight *keys, const w
     for (; t < most; t++)
         for (int r = 0; r < seekers; r++) {
             reals sum = {0};
-            for (int64_t k = 0; k < width; k += LANES) sum += take(s[r].query + k) * take_weight(keys + t * width + k);
+            for (int64_t k = 0; k < width; k += LANES)
+                sum = fused(take(s[r].query + k), take_weight(keys + t * width + k), sum);
             s[r].scores[t] = total(sum);
         }
     for (int r = 0; r < seekers; r++) shares[r] = softened(s[r].scores, s[r].count, scale);
@@ -458,7 +546,8 @@ void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *slo
     {
         const int part = omp_get_thread_num(), parts = omp_get_num_threads();
         float *scores = own + part * own_room;
-        weight *y = (weight *)(scores + ROWS * (m->positions + LANES)), *tiles = y + rows * n;
+        weight *y = (weight *)(scores + ROWS * (m->positions + LANES));
+        float *tiles = (float *)(y + rows * n);
         open_tiles();
 #pragma omp for
         for (int64_t r = 0; r < rows; r++)
@@ -490,15 +579,17 @@ void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *slo
     }
 }
 
-/* x [rows, n] -> logits [rows, width] of `count` runs of output rows, runs[i]: the first and how many. */
-void score(const weight *head, int64_t n, const weight *x, int64_t rows, const int64_t *runs, int64_t count,
-           float *logits, int64_t width, int64_t threads) {
+/* x [rows, n] -> logits [rows, width] of `count` runs of output rows, runs[i]: the first and how many; room: as many
+   floats as x has. */
+void outputs(const weight *head, int64_t n, const weight *x, int64_t rows, const int64_t *runs, int64_t count,
+             float *logits, int64_t width, float *room, int64_t threads) {
+    const factor *given = factors(x, rows * n, room);
 #pragma omp parallel num_threads(threads)
     {
         int64_t at = 0, start, stop;
         for (int64_t i = 0; i < count; at += runs[2 * i + 1], i++) {
             share(runs[2 * i + 1], omp_get_thread_num(), omp_get_num_threads(), &start, &stop);
-            product(head + (runs[2 * i] + start) * n, stop - start, n, x, rows, logits + at + start, width);
+            product(head + (runs[2 * i] + start) * n, stop - start, n, given, rows, logits + at + start, width);
         }
     }
 }
