@@ -129,6 +129,8 @@ def _beat(metre: str, notes: list[Note]) -> float:
     """Quarter notes in a beat: three eighths where the metre is compound, else two notes of the common length."""
     if metre in ("6/8", "9/8", "12/8"):
         return 1.5
+    if metre == "3/8":
+        return 0.5
     return 0.5 if median(note.duration for note in notes) < 0.375 else 1.0
 
 

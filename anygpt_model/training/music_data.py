@@ -1,8 +1,10 @@
 """Music with captions: folk tunes of the public domain, played by General MIDI instruments, five seconds a clip.
 
 A plan says which tune is played on what and how fast; it is balanced over instruments, tempos and dance types, and a
-tune is held out by the hash of its id. Samples go into one array, what is known of each clip into rows beside it.
-Knows nothing of codecs and tokens.
+tune is held out by the hash of its id. Every tune is moved to the white keys, starts with its first whole bar and is
+accompanied by its own instrument, tonic and fifth in turn on the beats: the beat can be heard, a waltz goes
+oom-pah-pah, and few different sounds make up the whole world. Samples go into one array, what is known of each clip
+into rows beside it. Knows nothing of codecs and tokens, but that a beat is whole frames of the codec long.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import cycle
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +25,50 @@ from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from .downloads import debian_package, pip_package
-from .music_abc import Tune, read_tunes
+from .music_abc import Note, Tune, read_tunes
 
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 24_000
 SECONDS = 5.0
-CLIPS = 3000
+CLIPS = 3900
 LOUDNESS = 0.1
-"""Root mean square that a clip is brought to, unless its peak would pass PEAK."""
-PEAK = 0.9
+"""Root mean square that an instrument's scale is brought to: clips of one instrument are all louder by the same."""
+PEAK = 0.95
 BOOKS = ("oneills1850", "ryansMammoth", "airdsAirs")
-TEMPOS = {"slow": 70, "moderate": 110, "fast": 160}
-"""Beats a minute of each tempo word."""
+TEMPOS = {"slow": 90, "moderate": 120, "fast": 144}
+"""Beats a minute of each tempo word: a beat is 8, 6 or 5 of the codec's frames, so that notes begin where frames do."""
+MIDDLE, LOWEST = 71, 60
+"""Tunes lie around the first, and within two octaves from the second (MIDI numbers)."""
+HOMES = {"major": 48, "dorian": 50, "mixolydian": 43, "minor": 45}
+"""The tonic of each mode on the white keys: C, D, G, A, as low as the accompaniment plays it."""
+NAMES = {"major": "C major", "dorian": "D dorian", "mixolydian": "G mixolydian", "minor": "A minor"}
+MELODY_VELOCITY, BASS_VELOCITY = 105, 100
+
+_STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 Wave = NDArray[np.float32]
+Event = tuple[float, bool, int, int, int]
+"""Second, on, channel, pitch, velocity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """A General MIDI program (from 0), and how far the tunes are moved to lie well on it, in semitones."""
+    """A General MIDI program (from 0), and how far a melody is moved to lie well on it, in semitones."""
 
     name: str
     program: int
     shift: int = 0
 
 
+# The General MIDI programs that the judge of timbre can tell from each other, by trials on tunes that are trained on.
 INSTRUMENTS = (
-    Instrument("piano", 0), Instrument("guitar", 25, -12), Instrument("violin", 40), Instrument("flute", 73),
-    Instrument("trumpet", 56), Instrument("church organ", 19), Instrument("glockenspiel", 9, 12),
-    Instrument("harp", 46), Instrument("accordion", 21), Instrument("saxophone", 65, -12),
+    Instrument("piano", 0), Instrument("guitar", 24, -12), Instrument("violin", 40), Instrument("flute", 73, 12),
+    Instrument("trumpet", 56), Instrument("harp", 46), Instrument("church organ", 19), Instrument("accordion", 21),
+    Instrument("banjo", 105, -12), Instrument("xylophone", 13, 12),
 )  # fmt: skip
+SCALE = Tune("", "", "", "4/4", "C major", 1, 0, 8, tuple(Note(n, 1, 60 + n * 2) for n in range(8)))
+"""What an instrument's loudness is measured on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +133,11 @@ def plan(tunes: list[Tune], clips: int = CLIPS) -> list[tuple[Tune, Clip]]:
 
 
 def _clip(tune: Tune, instrument: str, tempo: str) -> Clip:
-    said = captions(tempo, tune.kind, instrument, tune.key, tune.metre)
+    key = NAMES[tune.key.rsplit(" ", 1)[1]]
+    said = captions(tempo, tune.kind, instrument, key, tune.metre)
     bpm = TEMPOS[tempo]
     return Clip(
-        tune.id, tune.title, instrument, tempo, bpm, tune.metre, tune.kind, tune.key, said[0], said, split_of(tune.id)
+        tune.id, tune.title, instrument, tempo, bpm, tune.metre, tune.kind, key, said[0], said, split_of(tune.id)
     )
 
 
@@ -136,48 +154,84 @@ class Player:
             ) from missing
         self._synth: Any = tinysoundfont.Synth(samplerate=SAMPLE_RATE, gain=-6)
         self._font = self._synth.sfload(str(font))
+        self._gains: dict[Instrument, float] = {}
 
     def play(self, tune: Tune, instrument: Instrument, bpm: int, seconds: float = SECONDS) -> Wave:
         """float32 [seconds * SAMPLE_RATE] mono; a tune that is shorter starts again, as its repeat sign asks."""
+        if instrument not in self._gains:
+            loudness = float(np.sqrt(np.mean(self._played(SCALE, instrument, 120, SECONDS) ** 2)))
+            self._gains[instrument] = LOUDNESS / max(loudness, 1e-9)
+        return _faded(np.clip(self._played(tune, instrument, bpm, seconds) * self._gains[instrument], -PEAK, PEAK))
+
+    def _played(self, tune: Tune, instrument: Instrument, bpm: int, seconds: float) -> Wave:
         self._synth.sounds_off()
-        self._synth.program_select(0, self._font, 0, instrument.program)
-        events = sorted(_events(tune, 60 / bpm / tune.beat, instrument.shift, seconds))
+        for channel in (0, 1):
+            self._synth.program_select(channel, self._font, 0, instrument.program)
+        quarter = 60 / bpm / tune.beat
+        events = sorted([*melody(tune, quarter, instrument.shift, seconds), *bass(tune, quarter, seconds)])
         pieces, done, end = [], 0, round(seconds * SAMPLE_RATE)
-        for at, on, pitch, velocity in [*events, (seconds, False, 0, 0)]:
+        for at, on, channel, pitch, velocity in [*events, (seconds, False, 0, 0, 0)]:
             until = min(end, round(at * SAMPLE_RATE))
             if until > done:
                 pieces.append(np.frombuffer(bytes(self._synth.generate(until - done)), np.float32))
                 done = until
             if on:
-                self._synth.noteon(0, pitch, velocity)
+                self._synth.noteon(channel, pitch, velocity)
             else:
-                self._synth.noteoff(0, pitch)
-        return _levelled(np.concatenate(pieces).reshape(-1, 2).mean(1))
+                self._synth.noteoff(channel, pitch)
+        played: Wave = np.concatenate(pieces).reshape(-1, 2).mean(1)
+        return played
 
 
-def _events(tune: Tune, quarter: float, shift: int, seconds: float) -> list[tuple[float, bool, int, int]]:
-    """(second, on, pitch, velocity) of every note that starts in time. quarter: seconds of a quarter note."""
-    events: list[tuple[float, bool, int, int]] = []
+def white_shift(tune: Tune) -> int:
+    """Semitones that bring `tune` to the white keys (major to C, dorian to D …) and its middle nearest to MIDDLE."""
+    tonic, mode = tune.key.rsplit(" ", 1)
+    letter, _, altered = tonic.partition(" ")
+    shift = HOMES[mode] - _STEPS[letter] - {"sharp": 1, "flat": -1}.get(altered, 0)
+    middle = float(np.median([note.pitch for note in tune.notes])) + shift
+    return shift + 12 * round((MIDDLE - middle) / 12)
+
+
+def bar_of(tune: Tune) -> float:
+    """Quarter notes in a bar."""
+    count, unit = tune.metre.split("/")
+    return 4 * int(count) / int(unit)
+
+
+def melody(tune: Tune, quarter: float, shift: int, seconds: float) -> Iterator[Event]:
+    """Every note that starts in time, from the first whole bar on. quarter: seconds of a quarter note."""
+    moved = white_shift(tune)
+    begin = tune.pickup if tune.pickup < bar_of(tune) - 0.01 else 0.0
     for turn in range(64):
         for note in tune.notes:
-            start = (turn * tune.length + note.onset) * quarter
+            start = (turn * tune.length + note.onset - begin) * quarter
             if start >= seconds:
-                return events
-            beats = (note.onset - tune.pickup) / tune.beat
-            velocity = 115 if abs(beats - round(beats)) < 0.01 else 85
-            events.append((start, True, note.pitch + shift, velocity))
-            events.append((start + 0.95 * note.duration * quarter, False, note.pitch + shift, 0))
-    return events
+                return
+            if start > -0.001:
+                pitch = note.pitch + moved
+                pitch += 12 * ((pitch < LOWEST) - (pitch >= LOWEST + 24)) + shift
+                yield max(0.0, start), True, 0, pitch, MELODY_VELOCITY
+                yield start + 0.95 * note.duration * quarter, False, 0, pitch, 0
 
 
-def _levelled(wave: Wave) -> Wave:
-    """At the common loudness, faded out over the last 20 ms so that a clip doesn't end in a click."""
+def bass(tune: Tune, quarter: float, seconds: float) -> Iterator[Event]:
+    """The tonic on strong beats and the fifth on the others; of three beats the first is strong, else every other."""
+    home = HOMES[tune.key.rsplit(" ", 1)[1]]
+    length = tune.beat * quarter
+    in_bar = round(bar_of(tune) / tune.beat)
+    for beat in range(ceil(seconds / length)):
+        strong = beat % in_bar == 0 if in_bar % 2 else beat % 2 == 0
+        pitch = home if strong else home + 7
+        yield beat * length, True, 1, pitch, BASS_VELOCITY
+        yield (beat + 0.6) * length, False, 1, pitch, 0
+
+
+def _faded(wave: Wave) -> Wave:
+    """Faded out over the last 20 ms so that a clip doesn't end in a click."""
     fade = SAMPLE_RATE // 50
-    wave = wave.copy()
-    wave[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
-    gain = min(LOUDNESS / (float(np.sqrt(np.mean(wave**2))) + 1e-9), PEAK / (float(np.abs(wave).max()) + 1e-9))
-    levelled: Wave = wave * np.float32(gain)
-    return levelled
+    faded: Wave = wave.astype(np.float32)
+    faded[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return faded
 
 
 def folder(work: Path) -> Path:

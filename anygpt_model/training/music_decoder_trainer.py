@@ -1,8 +1,8 @@
 """Trains the music codec's decoder further while its codes stay as they are, so that nothing made of them is lost.
 
 The language model learns codes: once they are given out, encoder and codebooks are frozen, but how a code sounds can
-still get better. Harmonics lie closer than mel bands, so a linear spectrum is compared as well. The result is kept only
-if it is nearer to held-out tunes than what was there. Knows no language model.
+still get better. The result is kept only if it is nearer to held-out tunes than what was there. Knows no language
+model.
 """
 
 from __future__ import annotations
@@ -19,24 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from ..codecs.frame_codec import FrameCodec
+from ..devices import mixed_precision
 from . import music_data, music_trainer
 from .frame_codec_trainer import MelLoss
 
 log = logging.getLogger(__name__)
 
 BATCH = 6
-CROP_FRAMES = 32
+CROP_FRAMES = 20
 LEARNING_RATE = 5e-4
-WINDOW, HOP = 2048, 512
 HELD_OUT = 24
 REPORT_EVERY = 50
-
-
-def spectral_loss(made: Tensor, wanted: Tensor) -> Tensor:
-    """Mean distance of the log-magnitudes of two sounds [B, T] over a window of 85 ms."""
-    window = torch.hann_window(WINDOW)
-    ours, theirs = (torch.stft(x, WINDOW, HOP, window=window, return_complex=True).abs() for x in (made, wanted))
-    return (torch.log(ours + 1e-2) - torch.log(theirs + 1e-2)).abs().mean()
 
 
 class Clips:
@@ -66,18 +59,19 @@ class Clips:
 def held_out_loss(codec: FrameCodec, clips: Clips) -> float:
     """Mel and spectral distance on the same HELD_OUT crops of held-out tunes each time."""
     mel, batches = MelLoss(codec.sample_rate), clips.batches(0)
+    spectrum = music_trainer.MusicLoss(codec.sample_rate).spectral
     losses = []
     for _ in range(HELD_OUT // BATCH):
         codes, wave = next(batches)
         made = codec.decode(codes)
-        losses.append(float(mel(made, wave) + spectral_loss(made, wave)))
+        losses.append(float(mel(made, wave) + spectrum(made, wave)))
     return float(np.mean(losses))
 
 
 def refine(codec: FrameCodec, clips: Clips, minutes: float, seed: int) -> None:
     """Trains `codec.decoder` on its own codes for `minutes` of processor time."""
     codec.train()
-    mel = music_trainer.DrawnMelLoss(codec.sample_rate, windows=1)
+    near = music_trainer.MusicLoss(codec.sample_rate)
     parameters = list(codec.decoder.parameters())
     optimiser = torch.optim.AdamW(parameters, LEARNING_RATE, betas=(0.8, 0.95), weight_decay=1e-3)
     began = time.process_time()
@@ -90,9 +84,9 @@ def refine(codec: FrameCodec, clips: Clips, minutes: float, seed: int) -> None:
             group["lr"] = LEARNING_RATE * min(1.0, step / 20, 0.5 * (1 + math.cos(math.pi * done)) + 0.02)
         with torch.no_grad():
             latents = codec.codebooks.decode(codes)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision("cpu"):
             made = codec.decoder(latents)
-        loss = mel(made.float(), wave) + spectral_loss(made.float(), wave) + 0.3 * (made.float() - wave).abs().mean()
+        loss = near(made.float(), wave) + 0.3 * (made.float() - wave).abs().mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

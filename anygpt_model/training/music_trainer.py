@@ -1,7 +1,9 @@
 """Trains the pocket's music codec on the played tunes, writes it, and turns every clip into codes.
 
-The frame codec at 24 kHz with 25 frames a second and four codebooks: five seconds are 500 tokens of the language model.
-No teacher: level 1 has nothing to be pulled to. Knows nothing of the language model.
+The frame codec at 24 kHz with 12 frames a second and four codebooks, two of them used: five seconds are 240 tokens of
+the language model, half of them always the same. A beat of the tunes is a whole number of frames, so the same note is
+nearly always cut into frames alike. No teacher: level 1 has nothing to be pulled to. Knows nothing of the language
+model.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,26 +27,28 @@ log = logging.getLogger(__name__)
 
 CODEC = FrameCodecConfig(
     sample_rate=music_data.SAMPLE_RATE,
-    hop=240,
-    stack=4,
-    window=960,
+    hop=400,
+    stack=5,
+    window=1600,
     n_mels=128,
     decoder_blocks=5,
     num_codebooks=4,
     semantic_width=0,
 )
-CROP_FRAMES = 25
-BATCH = 8
+LEVELS = 2
+"""Levels that are trained: two tell the instrument as well as four, and a language model can foresee them. The others,
+which the vocabulary has, say nothing: their codes are 0."""
+CROP_FRAMES = 20
+BATCH = 6
+CHANGED = 0.15
+"""Share of the crops that are moved off the frames, made louder or softer, or mixed: for sounds from elsewhere."""
 TOKENS = "tokens.npz"
 
 Samples = NDArray[np.float32]
 
 
 class MusicBatches:
-    """Random crops of the clips that are trained on, at random levels, now and then two clips at once.
-
-    Mixtures are for those who bring their own music: the clips have one instrument each.
-    """
+    """Random crops of the clips that are trained on, cut where frames begin; a few are changed."""
 
     def __init__(self, work: Path, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -54,32 +59,54 @@ class MusicBatches:
         return torch.from_numpy(np.stack([self._sound() for _ in range(BATCH)])), None
 
     def _sound(self) -> Samples:
+        if self._rng.random() > CHANGED:
+            return self._crop(CODEC.frame_size)
         crop = self._crop()
-        if self._rng.random() < 0.1:
+        if self._rng.random() < 0.3:
             crop = 0.7 * (crop + self._crop())
         gain = 10 ** (self._rng.uniform(-8, 3) / 20)
         levelled: Samples = np.clip(crop * gain, -1, 1).astype(np.float32)
         return levelled
 
-    def _crop(self) -> Samples:
+    def _crop(self, grid: int = 1) -> Samples:
         clip = self._audio[self._trained[self._rng.integers(len(self._trained))]]
         length = CROP_FRAMES * CODEC.frame_size
-        start = int(self._rng.integers(0, len(clip) - length + 1))
+        start = grid * int(self._rng.integers(0, (len(clip) - length) // grid + 1))
         cut: Samples = clip[start : start + length].astype(np.float32) / 32768
         return cut
 
 
-class DrawnMelLoss(MelLoss):
-    """`windows` of the four a step, drawn anew: the same loss on average for less, as the loss is half of a step."""
+class MusicLoss(MelLoss):
+    """One of the four mel windows a step, drawn anew (the same on average for less), and the spectrum by itself:
+    harmonics lie closer to each other than mel bands."""
 
-    def __init__(self, sample_rate: int, windows: int = 2) -> None:
+    def __init__(self, sample_rate: int, window: int = 2048) -> None:
         super().__init__(sample_rate)
-        self._all, self._windows = list(self.mels), windows
+        self._all, self._window = list(self.mels), torch.hann_window(window)
 
     def forward(self, made: Tensor, wanted: Tensor) -> Tensor:
-        drawn = torch.randperm(len(self._all))[: self._windows].tolist()
-        self.mels = nn.ModuleList(self._all[number] for number in drawn)
-        return super().forward(made, wanted)
+        drawn = int(torch.randint(len(self._all), ()))
+        self.mels = nn.ModuleList([self._all[drawn]])
+        return super().forward(made, wanted) + self.spectral(made, wanted)
+
+    def spectral(self, made: Tensor, wanted: Tensor) -> Tensor:
+        """Mean distance of the log-magnitudes of two sounds [B, T]."""
+        return (self._levels(made) - self._levels(wanted)).abs().mean()
+
+    def _levels(self, sound: Tensor) -> Tensor:
+        """Log magnitudes of `sound` [B, T], windows half over each other."""
+        size = len(self._window)
+        spectrum = torch.view_as_real(torch.fft.rfft(sound.unfold(-1, size, size // 2) * self._window))
+        return torch.log(spectrum.square().sum(dim=-1).clamp(min=1e-10).sqrt() + 1e-2)
+
+
+def widened(codec: FrameCodec) -> FrameCodec:
+    """`codec` with as many levels as CODEC has; the vectors of those that were not trained are zero."""
+    whole = FrameCodec(replace(codec.config, num_codebooks=CODEC.num_codebooks))
+    vectors = torch.zeros_like(whole.codebooks.vectors)
+    vectors[: codec.num_codebooks] = codec.codebooks.vectors
+    whole.load_state_dict({**codec.state_dict(), "codebooks.vectors": vectors})
+    return whole.eval()
 
 
 def encode_clips(codec: FrameCodec, work: Path, batch: int = 16) -> NDArray[np.int16]:
@@ -102,10 +129,10 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
     """Trains within `minutes` of processor time, writes music/codec, then music/tokens.npz."""
     torch.set_num_threads(1)
     home = music_data.folder(work)
-    trainer = CodecTrainer(CODEC, CodecTraining(minutes, seed), home / "codec.pt")
-    trainer.mel = DrawnMelLoss(CODEC.sample_rate)
+    trainer = CodecTrainer(replace(CODEC, num_codebooks=LEVELS), CodecTraining(minutes, seed), home / "codec.pt")
+    trainer.mel = MusicLoss(CODEC.sample_rate)
     codec = trainer.fit(MusicBatches(work, seed))
-    codec.save_folder(home / "codec")
+    widened(codec).save_folder(home / "codec")
     write_tokens(work)
 
 

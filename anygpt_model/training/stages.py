@@ -34,7 +34,7 @@ STAGES: dict[str, tuple[Step, ...]] = {
     "data": (Step("image_data", 0), Step("music_data", 0), Step("speech_data", 90)),
     "image": (Step("image_trainer", 40),),
     "speech": (Step("speech_trainer", 25), Step("speech_tokens", 0), Step("soundstorm_trainer", 30)),
-    "music": (Step("music_trainer", 15), Step("music_decoder_trainer", 15)),
+    "music": (Step("music_trainer", 15), Step("music_decoder_trainer", 13)),
     "language": (Step("language_trainer", 100),),
 }
 """In the order in which they need each other."""

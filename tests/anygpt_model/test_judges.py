@@ -68,21 +68,30 @@ def test_ranks_count_what_resembles_more() -> None:
     assert eye.ranks(looked_up, [gallery, gallery], [2, 1]) == [0, 1]
 
 
-def test_tempo_words_take_simple_multiples() -> None:
-    tempos = {"slow": 70.0, "moderate": 110.0, "fast": 160.0}
-    assert [timbre.tempo_word(beats, tempos) for beats in (70, 140, 104, 110, 156, 80)] == [
+def test_tempo_words_are_the_nearest_in_proportion() -> None:
+    tempos = {"slow": 90.0, "moderate": 120.0, "fast": 144.0}
+    assert [timbre.tempo_word(beats, tempos) for beats in (45, 103, 105, 130, 133, 288)] == [
         "slow",
         "slow",
-        "slow",
+        "moderate",
         "moderate",
         "fast",
         "fast",
     ]
 
 
+def test_a_tempo_within_eight_percent_is_the_same_and_its_double_is_not() -> None:
+    assert [beats for beats in (50, 91.9, 92.1, 107.9, 108.1, 200) if timbre.same_tempo(beats, 100)] == [92.1, 107.9]
+
+
 def test_nearest_names_the_example_in_the_same_direction() -> None:
-    examples = {"flute": np.array([3.0, 0.0, 1.0]), "drum": np.array([0.0, 3.0, 1.0])}
+    examples = {"flute": np.array([[3.0, 0.0, 1.0]] * 2), "drum": np.array([[0.0, 3.0, 1.0]] * 2)}
     assert timbre.nearest([np.array([2.0, 1.0, 1.0]), np.array([0.1, 0.2, 0.0])], examples) == ["flute", "drum"]
+
+
+def test_a_class_that_varies_among_examples_of_one_name_counts_less() -> None:
+    examples = {"flute": np.array([[1.0, -9.0], [1.0, 11.0]]), "drum": np.array([[0.0, -12.0], [0.0, 8.0]])}
+    assert timbre.nearest([np.array([1.0, -5.0]), np.array([0.0, 5.0])], examples) == ["flute", "drum"]
 
 
 def test_orders_and_splits_are_frozen() -> None:

@@ -18,7 +18,10 @@ from ..downloads import DOWNLOADS, pip_package
 NAME = "YAMNet"
 SAMPLE_RATE = 16_000
 PATCH, STEP = 96, 48
-MULTIPLES = (0.5, 0.75, 1.0, 1.5, 2.0)
+LEAST_SPREAD = 0.5
+"""Log odds: a class that never varies is not trusted without bounds."""
+NEAR = 0.08
+"""How far a tempo may be off, as a share of it, and still be the same."""
 Sound = NDArray[np.float32]
 
 
@@ -86,20 +89,26 @@ def beats_a_minute(sound: Sound, rate: int = SAMPLE_RATE) -> float:
 
 
 def tempo_word(beats: float, words: Mapping[str, float]) -> str:
-    """The word of `words` (with its beats a minute) that explains measured `beats` best, simple multiples alike.
+    """The word of `words` whose beats a minute are nearest to the measured `beats`, in proportion."""
+    return min((abs(math.log(beats / tempo)), word) for word, tempo in words.items())[1]
 
-    A tempo estimate is known to land on twice, half or one and a half times what a person would tap.
-    """
-    ways = [(abs(math.log(beats / (tempo * times))), word) for word, tempo in words.items() for times in MULTIPLES]
-    return min(ways)[1]
+
+def same_tempo(beats: float, wanted: float) -> bool:
+    """Whether the measured `beats` a minute are within NEAR of those wanted; twice or half as many are not."""
+    return abs(beats / wanted - 1) <= NEAR
 
 
 def nearest(scores: Sequence[NDArray[np.float64]], examples: Mapping[str, NDArray[np.float64]]) -> list[str]:
-    """For each score vector the name whose mean example (over real sounds, centred alike) points in its direction."""
+    """For each score vector [classes] the name whose examples [n, classes] (real sounds) point in its direction.
+
+    Scores are centred, and a class counts less the more it varies among the examples of one name.
+    """
     names = list(examples)
-    middle = np.mean([examples[name] for name in names], axis=0)
-    centres = np.stack([_unit(examples[name] - middle) for name in names])
-    return [names[int(np.argmax(centres @ _unit(score - middle)))] for score in scores]
+    spread = np.sqrt(np.mean([examples[name].var(axis=0) for name in names], axis=0)) + LEAST_SPREAD
+    means = np.stack([examples[name].mean(axis=0) / spread for name in names])
+    middle = means.mean(axis=0)
+    centres = np.stack([_unit(mean - middle) for mean in means])
+    return [names[int(np.argmax(centres @ _unit(score / spread - middle)))] for score in scores]
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:

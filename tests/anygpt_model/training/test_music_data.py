@@ -5,8 +5,20 @@ from itertools import pairwise
 
 import pytest
 
+from anyloom.anygpt_model.training import music_trainer
 from anyloom.anygpt_model.training.music_abc import Tune, read_key, read_tunes
-from anyloom.anygpt_model.training.music_data import INSTRUMENTS, TEMPOS, captions, plan, split_of
+from anyloom.anygpt_model.training.music_data import (
+    INSTRUMENTS,
+    LOWEST,
+    SECONDS,
+    TEMPOS,
+    bass,
+    captions,
+    melody,
+    plan,
+    split_of,
+    white_shift,
+)
 
 JIG = """X:7
 T:The Test -- Jig
@@ -83,3 +95,42 @@ def test_a_tenth_is_held_out() -> None:
 def test_captions_take_the_right_article() -> None:
     assert captions("slow", "waltz", "violin", "D major", "3/4")[0] == "a slow waltz on the violin"
     assert captions("slow", "air", "harp", "D major", "4/4")[2] == "harp music: an air in 4/4, slow tempo"
+
+
+def reel(key: str) -> Tune:
+    """A pickup of an eighth, then eighths up the scale of its key, two bars and more."""
+    ups = "DEFGABcd efgfedcB AGFEDEFG"
+    (found,) = read_tunes(f"X:1\nT:Test Reel\nM:4/4\nL:1/8\nK:{key}\nA|{ups.replace(' ', '|')}|", "book")
+    return found
+
+
+@pytest.mark.parametrize("key", ["D", "Bb", "F#", "Em", "A Dorian", "Amix"])
+def test_tunes_are_played_on_white_keys_within_two_octaves(key: str) -> None:
+    tune = reel(key)
+    pitches = [pitch for _, on, _, pitch, _ in melody(tune, 0.5, 0, SECONDS) if on]
+    assert {pitch % 12 for pitch in pitches} <= {0, 2, 4, 5, 7, 9, 11}
+    assert all(LOWEST <= pitch < LOWEST + 24 for pitch in pitches)
+
+
+def test_a_pickup_is_left_out_the_first_time_round() -> None:
+    tune = reel("D")
+    first = min(at for at, on, _, _, _ in melody(tune, 0.5, 0, SECONDS) if on)
+    assert first == 0
+    opening = next(pitch for at, on, _, pitch, _ in melody(tune, 0.5, 0, SECONDS) if on and at == first)
+    assert opening == tune.notes[1].pitch + white_shift(tune)
+
+
+@pytest.mark.parametrize(
+    ("metre", "strong"), [("4/4", [True, False, True, False]), ("3/4", [True, False, False, True])]
+)
+def test_bass_goes_oom_pah_and_a_waltz_oom_pah_pah(metre: str, strong: list[int]) -> None:
+    tune = Tune("t", "t", "waltz", metre, "G major", 1, 0, 24, reel("G").notes)
+    struck = [(at, pitch) for at, on, _, pitch, _ in bass(tune, 0.5, 2) if on]
+    assert [at for at, _ in struck] == [0, 0.5, 1, 1.5]
+    assert [pitch == 48 for _, pitch in struck] == strong
+
+
+def test_a_beat_is_whole_frames_of_the_codec() -> None:
+    for bpm in TEMPOS.values():
+        assert (60 / bpm * music_trainer.CODEC.frame_rate) % 1 == pytest.approx(0)
+    assert (SECONDS * music_trainer.CODEC.frame_rate) % 1 == 0

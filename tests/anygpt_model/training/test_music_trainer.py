@@ -47,10 +47,23 @@ def test_tokens_are_what_the_product_would_encode(work: Path) -> None:
     FrameCodec(music_trainer.CODEC).save_folder(work / "music" / "codec")
     music_trainer.write_tokens(work)
     codes = music_trainer.tokens(work)
-    assert codes.shape == (4, 4, 125)
+    assert codes.shape == (4, 4, 60)
     codec = MusicCodec.from_folder(work / "music" / "codec")
     clip = music_data.audio(work)[1].astype(np.float32) / 32768
     assert np.mean(codec.encode(clip) == codes[1]) > 0.99
+
+
+def test_levels_that_are_not_trained_say_nothing() -> None:
+    torch.manual_seed(0)
+    small = replace(music_trainer.CODEC, width=16, latent=8, encoder_blocks=1, decoder_blocks=1, upsampled_blocks=1)
+    trained = FrameCodec(replace(small, num_codebooks=music_trainer.LEVELS)).eval()
+    whole = music_trainer.widened(trained)
+    wave = torch.rand(2, 5 * small.frame_size) - 0.5
+    codes, spoken = whole.encode(wave), trained.encode(wave)
+    assert codes.shape == (2, 4, 5)
+    assert torch.equal(codes[:, : music_trainer.LEVELS], spoken)
+    assert not codes[:, music_trainer.LEVELS :].any()
+    assert torch.equal(whole.decode(codes), trained.decode(spoken))
 
 
 @pytest.mark.slow
