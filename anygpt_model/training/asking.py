@@ -38,8 +38,7 @@ class Asker:
         made: list[Made] = []
         for start in range(0, len(cases), self._batch):
             group = cases[start : start + self._batch]
-            requests = [self._request(case) for case in group]
-            replies = self._engine.language_model.generate(requests)
+            replies = self._replies([case.prompt for case in group], [_seed(case) for case in group])
             made += [self._taken(case, reply) for case, reply in zip(group, replies, strict=True)]
             if progress is not None:
                 progress(len(made), len(cases))
@@ -50,10 +49,19 @@ class Asker:
         codec = self._engine.codec(modality)
         return codec.decode(codec.encode(array))
 
-    def _request(self, case: Case) -> Request:
-        message = Message("user", tuple(self._parts(case.prompt)))
-        prompt = format([message], self._engine.vocabulary)
-        return Request(tuple(prompt), _seed(case), _bounds(case.prompt.to), self._sampling)
+    def _replies(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> Sequence[Generation]:
+        """What each prompt gets back, its earlier turns asked first."""
+        first = [(prompt.earlier, seed) for prompt, seed in zip(prompts, seeds, strict=True) if prompt.earlier]
+        before = iter(self._replies(*map(list, zip(*first, strict=True))) if first else ())  # type: ignore[arg-type]
+        requests = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            messages = [Message("user", tuple(self._parts(prompt)))]
+            if prompt.earlier:
+                said = Message("assistant", ids=next(before).ids)
+                messages = [Message("user", tuple(self._parts(prompt.earlier))), said, *messages]
+            ids = tuple(format(messages, self._engine.vocabulary))
+            requests.append(Request(ids, seed, _bounds(prompt.to), self._sampling))
+        return self._engine.language_model.generate(requests)
 
     def _parts(self, prompt: Prompt) -> Iterator[Part]:
         if prompt.media is not None:
@@ -72,7 +80,8 @@ class Asker:
         if not wanted or wanted[0].span is None:
             return None
         codes = self._engine.vocabulary.to_codes(wanted[0].span)
-        return self._engine.codec(case.prompt.to).decode(codes, seed=_seed(case))
+        options = {} if case.prompt.voice is None else {"voice": case.prompt.voice}
+        return self._engine.codec(case.prompt.to).decode(codes, seed=_seed(case), **options)
 
 
 def _bounds(to: Modality) -> Bounds:

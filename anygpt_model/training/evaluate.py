@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from ..errors import CheckpointError
 from .asking import Asker
 from .directions.direction import Case, Direction, Made, Measure, digest
-from .directions.pictures import ImageToText, PictureWorld, TextToImage
+from .directions.pictures import ImageToText, PictureWorld, Restyled, TextToImage
 from .directions.sounds import SpeechToText, SpokenAnswer, SpokenWorld, TextToSpeech
 from .directions.tunes import MusicToText, MusicWorld, TextToMusic
+from .directions.voices import PromptedVoice
 from .judges.bounds import Score
 from .report import Report, Row, machine, table
 
@@ -36,13 +37,14 @@ Progress = Callable[[str, int, int], None]
 def pictures(work: Path) -> list[Direction]:
     """Text to image and back."""
     world = PictureWorld(work)
-    return [TextToImage(world), TextToImage(world, "concept"), ImageToText(world)]
+    return [TextToImage(world), TextToImage(world, "concept"), Restyled(world), ImageToText(world)]
 
 
 def speech(work: Path) -> list[Direction]:
     """Speaking, listening, answering aloud."""
     world = SpokenWorld(work)
-    return [TextToSpeech(world), SpeechToText(world), SpeechToText(world, unseen=True), SpokenAnswer(world)]
+    heard = [SpeechToText(world), SpeechToText(world, unseen=True)]
+    return [TextToSpeech(world), PromptedVoice(world), *heard, SpokenAnswer(world)]
 
 
 def music(work: Path) -> list[Direction]:

@@ -2,8 +2,9 @@
 
 Codebooks follow the vectors that they stand for by moving averages, and a vector that nothing chooses starts again at
 one that something needs. Now and then only the first levels are used, so that a few levels alone sound too. Where
-batches bring features of a recogniser, level 1 is pulled to them. Knows neither speech nor music: the caller brings the
-batches and the configuration.
+sounds have a meaning, level 1 gets dimensions of its own for it: its vectors are zero elsewhere and the other levels'
+are zero there, so a level's nearest vector to the whole latent is the nearest to its part. Knows neither speech nor
+music: the caller brings the batches and the configuration.
 """
 
 from __future__ import annotations
@@ -21,16 +22,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..codecs.frame_codec import FrameCodec, FrameCodecConfig, LogMel
+from ..devices import mixed_precision
 
 log = logging.getLogger(__name__)
 
-Batch = tuple[Tensor, Tensor | None]
-"""Samples [B, T], T a multiple of the frame size, and, where level 1 has a teacher, features [B, frames, width]."""
+Batch = tuple[Tensor, tuple[Tensor, Tensor] | None]
+"""Samples [B, T], T a multiple of the frame size, and, where level 1 has teachers, what it is to tell: a recogniser's
+features [B, frames, width] and labels [B, frames]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """Level 1 by itself: its dimensions (the first ones), how many of its vectors are used, how many labels there are.
+
+    Fewer vectors than the codebook has make codes that a language model foresees; the rest are copies of the first.
+    """
+
+    dims: int
+    vectors: int
+    labels: int
 
 
 @dataclass(frozen=True, slots=True)
 class CodecTraining:
-    """How long and how hard to train. Losses: mel + semantic + 0.25 commitment + 0.3 samples.
+    """How long and how hard to train. Losses: mel + features + 0.4 labels + 0.25 commitment + 0.3 samples.
 
     minutes: of processor time, not of the clock, so that a busy machine makes the same codec.
     """
@@ -41,6 +56,7 @@ class CodecTraining:
     warm_up: int = 150
     all_levels: float = 0.6
     """Share of the steps that use every level; a tenth uses level 1 alone, the rest a random number of levels."""
+    meaning: Meaning | None = None
     report_every: int = 100
     save_every_s: float = 120.0
 
@@ -48,11 +64,20 @@ class CodecTraining:
 class CodebookTrainer:
     """Quantises with a codec's codebooks and moves them: averages of what chose each vector, restarts of the unused."""
 
-    def __init__(self, vectors: Tensor, decay: float = 0.98, unused_below: float = 0.05) -> None:
-        self.vectors, self.decay, self.unused_below = vectors, decay, unused_below
+    def __init__(
+        self, vectors: Tensor, meaning: Meaning | None = None, decay: float = 0.98, unused_below: float = 0.05
+    ) -> None:
+        self.vectors, self.meaning, self.decay, self.unused_below = vectors, meaning, decay, unused_below
         self.counts = torch.ones(vectors.shape[:2])
         self.sums = vectors.clone()
         self.started = torch.zeros(len(vectors), dtype=torch.bool)
+        self.parts = torch.ones(len(vectors), vectors.shape[-1])
+        if meaning:
+            self.parts[0, meaning.dims :] = 0
+            self.parts[1:, : meaning.dims] = 0
+        self.sizes = [vectors.shape[1]] * len(vectors)
+        if meaning:
+            self.sizes[0] = meaning.vectors
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps beside the vectors themselves."""
@@ -69,32 +94,36 @@ class CodebookTrainer:
         total, commitment = torch.zeros_like(residual), torch.zeros(())
         first = target
         for level in range(levels):
-            chosen = self._choose(level, residual.detach())
-            commitment = commitment + F.mse_loss(residual, chosen)
+            own = residual * self.parts[level]
+            chosen = self._choose(level, own.detach())
+            commitment = commitment + F.mse_loss(own, chosen)
             total = total + chosen
             residual = residual - chosen
             if level == 0:
-                first = target + (chosen.view_as(target) - target).detach()
-        return target + (total.view_as(target) - target).detach(), first, commitment / levels
+                first = target * self.parts[0]
+                first = first + (chosen.view_as(target) - first).detach()
+        # How a sound is made again must not change what level 1 says of it.
+        free = target * self.parts[-1]
+        return free + (total.view_as(target) - free).detach(), first, commitment / levels
 
     @torch.no_grad()
     def _choose(self, level: int, residual: Tensor) -> Tensor:
-        book = self.vectors[level]
         if not self.started[level]:
             self._start(level, residual)
+        book = self.vectors[level, : self.sizes[level]]
         index = (2 * residual @ book.t() - (book**2).sum(1)).argmax(dim=-1)
         chosen = book[index]
         self._move(level, residual, index)
         return chosen
 
     def _start(self, level: int, residual: Tensor) -> None:
-        size = self.vectors.shape[1]
-        picked = residual[torch.randint(0, len(residual), (size,))]
-        self.vectors[level] = picked + 0.01 * residual.std() * torch.randn_like(picked)
+        picked = residual[torch.randint(0, len(residual), (self.vectors.shape[1],))]
+        self.vectors[level] = picked + 0.01 * residual.std() * torch.randn_like(picked) * self.parts[level]
         self.sums[level], self.counts[level], self.started[level] = self.vectors[level], 1.0, True
 
     def _move(self, level: int, residual: Tensor, index: Tensor) -> None:
-        counts, sums, book = self.counts[level], self.sums[level], self.vectors[level]
+        size = self.sizes[level]
+        counts, sums, book = (each[level, :size] for each in (self.counts, self.sums, self.vectors))
         fresh = torch.zeros_like(counts).index_add_(0, index, torch.ones_like(index, dtype=counts.dtype))
         counts.mul_(self.decay).add_(fresh, alpha=1 - self.decay)
         sums.mul_(self.decay).add_(torch.zeros_like(sums).index_add_(0, index, residual), alpha=1 - self.decay)
@@ -102,6 +131,7 @@ class CodebookTrainer:
         unused = counts < self.unused_below
         needed = residual[torch.randint(0, len(residual), (int(unused.sum()),))]
         book[unused], sums[unused], counts[unused] = needed, needed * 0.3, 0.3
+        self.vectors[level, size:] = book[0]
 
 
 class MelLoss(nn.Module):
@@ -131,8 +161,9 @@ class CodecTrainer:
         torch.manual_seed(training.seed)
         self.training, self.checkpoint = training, checkpoint
         self.codec = FrameCodec(config)
-        self.teacher = nn.Linear(config.latent, config.semantic_width) if config.semantic_width else None
-        self.books = CodebookTrainer(self.codec.codebooks.vectors)
+        meaning = training.meaning
+        self.teacher = nn.Linear(config.latent, config.semantic_width + meaning.labels) if meaning else None
+        self.books = CodebookTrainer(self.codec.codebooks.vectors, meaning)
         self.mel = MelLoss(config.sample_rate)
         self.parameters = [*self.codec.parameters(), *(self.teacher.parameters() if self.teacher else ())]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=1e-3, betas=(0.8, 0.95), weight_decay=1e-3)
@@ -163,28 +194,31 @@ class CodecTrainer:
         draw = float(torch.rand(()))
         if self.step < self.training.warm_up or draw < self.training.all_levels or most < 3:
             return most
-        if draw < self.training.all_levels + 0.1:
+        if draw < self.training.all_levels + 0.1 and not self.training.meaning:
             return 1
         return int(torch.randint(2, most, ()))
 
-    def _train_step(self, wave: Tensor, features: Tensor | None) -> dict[str, float]:
+    def _train_step(self, wave: Tensor, told: tuple[Tensor, Tensor] | None) -> dict[str, float]:
         levels = self._levels()
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision("cpu"):
             latents = self.codec.encoder(wave)
         quantised, first, commitment = self.books.quantise(latents, levels)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision("cpu"):
             made = self.codec.decoder(quantised)
         mel, samples = self.mel(made.float(), wave), (made.float() - wave).abs().mean()
         loss = mel + 0.25 * commitment + 0.3 * samples
-        semantic = torch.zeros(())
-        if self.teacher is not None and features is not None:
-            semantic = (1 - F.cosine_similarity(self.teacher(first), features, dim=-1)).mean()
-            loss = loss + semantic
+        named = {"mel": mel, "commitment": commitment, "samples": samples}
+        if self.teacher is not None and told is not None:
+            features, labels = told
+            guess = self.teacher(first)
+            width = features.shape[-1]
+            named["features"] = (1 - F.cosine_similarity(guess[..., :width], features, dim=-1)).mean()
+            named["labels"] = F.cross_entropy(guess[..., width:].flatten(0, 1), labels.flatten())
+            loss = loss + named["features"] + 0.4 * named["labels"]
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimiser.step()
-        named = {"mel": mel, "semantic": semantic, "commitment": commitment, "samples": samples}
         return {"levels": levels, **{name: value.item() for name, value in named.items()}}
 
     def _set_rate(self) -> None:

@@ -20,17 +20,18 @@ from ..vocabulary import Vocabulary
 from . import language_texts as texts
 from .language_media import Codes, Media, Row, read_media, read_views
 from .sentences import held_out, qa_pairs, train_pairs
+from .speech_data import DEFAULT_VOICE
 
 TALK = "text->text"
 SPOKEN = "speech->speech"
 SHARES = {
-    "text->image": 0.20,
-    "image->text": 0.14,
-    "text->speech": 0.20,
-    "speech->text": 0.17,
-    "text->music": 0.08,
+    "text->image": 0.24,
+    "image->text": 0.15,
+    "text->speech": 0.16,
+    "speech->text": 0.14,
+    "text->music": 0.12,
     "music->text": 0.05,
-    SPOKEN: 0.13,
+    SPOKEN: 0.11,
     TALK: 0.03,
 }
 """How the ids seen in training are shared out among what is there."""
@@ -106,14 +107,17 @@ class Chats:
         for row, codes in self.media[Modality.SPEECH].train:
             self._read.setdefault(row["text"], []).append(codes)
             self._voices.setdefault((row["voice"], row["speed"]), []).append((row, codes))
+        # Many voices are listened to, one is spoken with: it says the same words the same way.
+        own = self._voices.get((DEFAULT_VOICE, 1.0), [])
+        self._said = {row["text"]: codes for row, codes in own}
         pairs = train_pairs()
-        self._spoken = [pair for pair in pairs if pair[0] in self._read and pair[1] in self._read]
-        self._voiced = [pair for pair in pairs if pair[1] in self._read]
+        self._spoken = [pair for pair in pairs if pair[0] in self._read and pair[1] in self._said]
+        self._voiced = [pair for pair in pairs if pair[1] in self._said]
         self._typed = [(q, a) for q, a, _ in pairs]
         there = {
             "text->image": self.media[Modality.IMAGE].train,
             "image->text": self.media[Modality.IMAGE].train,
-            "text->speech": self.media[Modality.SPEECH].train,
+            "text->speech": own,
             "speech->text": self.media[Modality.SPEECH].train,
             "text->music": self.media[Modality.MUSIC].train,
             "music->text": self.media[Modality.MUSIC].train,
@@ -124,9 +128,9 @@ class Chats:
         self._weights = [SHARES[name] / LENGTHS[name] for name in self.directions]
 
     def draw(self, count: int) -> Iterator[Example]:
-        """`count` chats: half are one exchange, the others two or three that fit into CHAT_IDS."""
+        """`count` chats: a third are one exchange, the others two or three that share a system line and CHAT_IDS."""
         for _ in range(count):
-            wanted = self.rng.choices((1, 2, 3), (0.5, 0.35, 0.15))[0]
+            wanted = self.rng.choices((1, 2, 3), (0.3, 0.35, 0.35))[0]
             exchanges = self._exchanges()
             while len(exchanges) < wanted and sum(LENGTHS[each.direction] for each in exchanges) < CHAT_IDS // 2:
                 exchanges = [*exchanges, *self._exchanges()]
@@ -145,7 +149,11 @@ class Chats:
         found = {
             "text->image": [self._draw(row, codes, 0, 1) for row, codes in self.media[Modality.IMAGE].test],
             "image->text": [self._see(row, codes, 0) for row, codes in self.media[Modality.IMAGE].test],
-            "text->speech": [self._speak(row, codes, 0) for row, codes in self.media[Modality.SPEECH].test],
+            "text->speech": [
+                self._speak(row, codes, 0)
+                for row, codes in self.media[Modality.SPEECH].test
+                if row["voice"] == DEFAULT_VOICE
+            ],
             "speech->text": [self._write(row, codes, 0) for row, codes in self.media[Modality.SPEECH].test],
             "text->music": [self._play(row, codes, 0, 0) for row, codes in self.media[Modality.MUSIC].test],
             "music->text": [self._listen(row, codes, 0) for row, codes in self.media[Modality.MUSIC].test],
@@ -158,7 +166,7 @@ class Chats:
 
     def _held_out_answers(self) -> Iterator[Exchange]:
         speech = self.media[Modality.SPEECH]
-        spoken = {row["text"]: codes for row, codes in (*speech.train, *speech.test)}
+        spoken = {row["text"]: codes for row, codes in (*speech.train, *speech.test) if row["voice"] == DEFAULT_VOICE}
         for question, answer, _ in qa_pairs():
             if held_out(question) and question in spoken and answer in spoken:
                 yield self._answer(question, spoken[question], answer, spoken[answer])
@@ -172,15 +180,15 @@ class Chats:
         if direction == "text->speech":
             return [self._speaking()]
         if direction == "speech->text":
-            return [self._write(*self._reading())]
+            row, _ = heard = self.rng.choice(self.media[Modality.SPEECH].train)
+            return [self._write(*self._continued(heard, self._voices[row["voice"], row["speed"]]))]
         if direction == "text->music":
             return [self._play(*self.rng.choice(self.media[Modality.MUSIC].train))]
         if direction == "music->text":
             return [self._listen(*self.rng.choice(self.media[Modality.MUSIC].train))]
         if direction == SPOKEN:
             question, answer, _ = self.rng.choice(self._spoken)
-            said = self.rng.choice(self._read[question]), self.rng.choice(self._read[answer])
-            return [self._answer(question, said[0], answer, said[1])]
+            return [self._answer(question, self.rng.choice(self._read[question]), answer, self._said[answer])]
         return [self._talk()]
 
     def _drawing(self) -> list[Exchange]:
@@ -188,11 +196,12 @@ class Chats:
         first = self._draw(row, codes)
         chance = self.rng.random()
         others = [other for other in self._drawn[row["concept"]] if other[0]["style"] != row["style"]]
-        if chance < 0.12 and others:
+        if chance < 0.1 and others:
             other, again = self.rng.choice(others)
             asked = self.rng.choice(texts.RESTYLE).format(style=other["style"])
             return [first, _exchange([_text(asked)], [self._part(Modality.IMAGE, again)], "text->image")]
-        if chance < 0.2:
+        if chance < 0.5:
+            # Naming what it drew costs a tenth of a picture's ids, and teaches the same codes the other way round.
             asked = self.rng.choice(texts.WHAT_DID_YOU_DRAW)
             return [first, _exchange([_text(asked)], [_text(row["phrase"])], "image->text")]
         return [first]
@@ -215,16 +224,17 @@ class Chats:
         if self._voiced and self.rng.random() < 0.15:
             question, answer, _ = self.rng.choice(self._voiced)
             asked = self.rng.choice(texts.ANSWER_ALOUD).format(x=question)
-            spoken = self._part(Modality.SPEECH, self.rng.choice(self._read[answer]))
+            spoken = self._part(Modality.SPEECH, self._said[answer])
             return _exchange([_text(asked)], [_text(answer), spoken], "text->speech")
-        return self._speak(*self._reading())
+        own = self._voices[DEFAULT_VOICE, 1.0]
+        return self._speak(*self._continued(self.rng.choice(own), own))
 
-    def _reading(self) -> tuple[Row, Codes]:
+    def _continued(self, first: tuple[Row, Codes], same: list[tuple[Row, Codes]]) -> tuple[Row, Codes]:
         """A reading, or two of the same voice and speed after one another: words must be found wherever they stand."""
-        row, codes = self.rng.choice(self.media[Modality.SPEECH].train)
+        row, codes = first
         if self.rng.random() > 0.2:
             return row, codes
-        second, more = self.rng.choice(self._voices[row["voice"], row["speed"]])
+        second, more = self.rng.choice(same)
         return {**row, "text": f"{row['text']} {second['text']}"}, np.concatenate([codes, more], axis=1)
 
     def _speak(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:

@@ -1,4 +1,4 @@
-"""A Llama written for training on a CPU: bfloat16 activations over float32 weights, logits only where the loss counts.
+"""A Llama written for training on a CPU: logits only where the loss counts and of the ids that compete there.
 
 Parameter names and numbers are transformers' (a test compares them), so a trained state loads there as it is.
 Generation never uses this class. Knows no data and no tokenizer.
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .language_choices import Choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +134,9 @@ class Body(nn.Module):
 
 
 class TrainingLlama(nn.Module):
-    """The network in training; `dtype` is that of its activations."""
+    """The network in training; `dtype` is that of its activations, its weights are float32."""
 
-    def __init__(self, shape: Shape, dropout: float = 0.0, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, shape: Shape, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.shape, self.dropout, self.dtype = shape, dropout, dtype
         self.model = Body(shape)
@@ -154,12 +156,24 @@ class TrainingLlama(nn.Module):
             x = layer(x, cos, sin, mask, self.dropout)
         return self.model.norm(x)  # type: ignore[no-any-return]
 
-    def losses(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy [n] at the n places of `targets` [batch, time] that are not negative, row by row."""
+    def losses(self, ids: Tensor, targets: Tensor, choices: Choices | None = None) -> Tensor:
+        """Cross-entropy [n] at the n places of `targets` [batch, time] that are not negative.
+
+        choices: which ids compete where; the losses then come kind by kind, else row by row and over all ids.
+        """
         chosen = targets >= 0
+        thought, wanted = self(ids)[chosen], targets[chosen]
         head = self.model.norm.into(self.model.embed_tokens.weight).to(self.dtype)
-        logits = functional.linear(self(ids)[chosen], head)
-        return functional.cross_entropy(logits.float(), targets[chosen], reduction="none")
+        if choices is None:
+            return functional.cross_entropy(functional.linear(thought, head).float(), wanted, reduction="none")
+        kinds, places = (torch.from_numpy(each).to(ids.device)[wanted] for each in (choices.kind_of, choices.places))
+        found = []
+        for kind in kinds.unique().tolist():
+            here = kinds == kind
+            rows = head[torch.from_numpy(choices.groups[kind]).to(ids.device)]
+            logits = functional.linear(thought[here], rows).float()
+            found.append(functional.cross_entropy(logits, places[here], reduction="none"))
+        return torch.cat(found)
 
 
 def rotary(time: int, head: int, theta: float) -> tuple[Tensor, Tensor]:

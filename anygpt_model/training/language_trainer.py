@@ -21,13 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..devices import halves_fast
 from ..values import Modality
 from ..vocabulary import Vocabulary
+from .language_choices import Choices
 from .language_data import Chats, Example
 from .language_media import noisy
 from .language_network import Shape, TrainingLlama
 from .language_texts import corpus
 from .language_tokenizer import train_pieces, write_tokenizer
+from .muon import Muon
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class Plan:
     layers: int = 4
     dropout: float = 0.05
     noise: float = 0.08
-    batch_ids: int = 2048
+    batch_ids: int = 4096
     matrix_rate: float = 2.5e-3
     other_rate: float = 2e-3
     warm_up: int = 60
@@ -80,7 +83,9 @@ class LanguageTrainer:
         self.rng = np.random.default_rng(seed)
         torch.manual_seed(seed)
         self.device = torch.device(device)
-        self.network = TrainingLlama(self.plan.shape(self.vocabulary), self.plan.dropout).to(self.device)
+        self.choices = Choices(self.vocabulary)
+        dtype = torch.bfloat16 if halves_fast(self.device) else torch.float32
+        self.network = TrainingLlama(self.plan.shape(self.vocabulary), self.plan.dropout, dtype).to(self.device)
         self.optimisers = optimisers(self.network, self.plan)
         self.step, self.seen, self.elapsed = 0, 0, 0.0
         self.best, self.best_state = math.inf, snapshot(self.network)
@@ -112,7 +117,7 @@ class LanguageTrainer:
         with torch.no_grad():
             for direction, examples in self.chats.held_out(self.plan.judged).items():
                 batches = list(batched(examples, self.plan.batch_ids))
-                each = [self.network.losses(*self._tensors(batch, noise=0.0)) for batch in batches]
+                each = [self.network.losses(*self._tensors(batch, noise=0.0), self.choices) for batch in batches]
                 losses[direction] = float(torch.cat(each).mean())
         self.network.train()
         mean = sum(losses.values()) / len(losses)
@@ -161,7 +166,7 @@ class LanguageTrainer:
             for group in optimiser.param_groups:
                 group["lr"] = group["full_rate"] * factor
         ids, targets = self._tensors(batch, self.plan.noise)
-        loss = self.network.losses(ids, targets).mean()
+        loss = self.network.losses(ids, targets, self.choices).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimiser in self.optimisers:
@@ -208,7 +213,7 @@ def optimisers(network: TrainingLlama, plan: Plan) -> list[torch.optim.Optimizer
     layers = dict(network.model.layers.named_parameters())
     matrices = [parameter for parameter in layers.values() if parameter.ndim == 2]
     vectors = [parameter for parameter in network.parameters() if parameter.ndim == 1]
-    muon = torch.optim.Muon(matrices, lr=plan.matrix_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(matrices, lr=plan.matrix_rate, weight_decay=0.05)
     groups = [
         {"params": [network.model.embed_tokens.weight], "weight_decay": 0.01},
         {"params": vectors, "weight_decay": 0.0},

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-HELD_OUT_SHARE = 0.1
-CAPTIONS = 600
-REQUESTS = 160
+HELD_OUT_SHARE = 0.135
+CAPTIONS = 1500
+REQUESTS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +194,39 @@ def order(text: str, salt: str) -> bytes:
 
 
 def _colour_pairs(thing: Thing) -> Iterator[tuple[str, str, str]]:
-    told = f"The {thing.name} is {thing.colour}."
-    yield f"What colour is the {thing.name}?", told, "colour"
-    asked = COLOURS[(COLOURS.index(thing.colour) + 1 + len(thing.name)) % len(COLOURS)]
-    if asked == thing.colour or len(thing.name) % 2:
-        yield f"Is the {thing.name} {thing.colour}?", f"Yes, the {thing.name} is {thing.colour}.", "colour"
+    name, told = thing.name, f"The {thing.name} is {thing.colour}."
+    for asked in (
+        f"What colour is the {name}?",
+        f"Which colour is the {name}?",
+        f"Tell me the colour of the {name}.",
+        f"Do you know what colour the {name} is?",
+    ):
+        yield asked, told, "colour"
+    yield f"Is the {name} {thing.colour}?", f"Yes, the {name} is {thing.colour}.", "colour"
+    other = COLOURS[(COLOURS.index(thing.colour) + 1 + len(name)) % len(COLOURS)]
+    if other != thing.colour:
+        yield f"Is the {name} {other}?", f"No, the {name} is {thing.colour}.", "colour"
+
+
+def _place_pairs(thing: Thing) -> Iterator[tuple[str, str, str]]:
+    name, place = thing.name, thing.place
+    if thing.kind == "animal":
+        told = f"The {name} lives {place}."
+        questions = (f"Where does the {name} live?", f"Do you know where the {name} lives?")
     else:
-        yield f"Is the {thing.name} {asked}?", f"No, the {thing.name} is {thing.colour}.", "colour"
+        told = f"The {name} is {place}."
+        questions = (f"Where is the {name}?", f"Do you know where the {name} is?")
+    for asked in (*questions, f"Where can I find the {name}?"):
+        yield asked, told, "place"
+
+
+def _kind_pairs(thing: Thing) -> Iterator[tuple[str, str, str]]:
+    a_name = thing.name if thing.name in ("bread", "cheese", "milk") else thing.named
+    a_kind = "food" if thing.kind == "food" else f"{article(thing.kind)} {thing.kind}"
+    told = f"{a_name.capitalize()} is {a_kind}."
+    for asked in (f"What is {a_name}?", f"Tell me what {a_name} is.", f"Do you know what {a_name} is?"):
+        yield asked, told, "kind"
+    yield f"Is {a_name} {a_kind}?", f"Yes, {a_name} is {a_kind}.", "kind"
 
 
 def _thing_pairs(thing: Thing) -> Iterator[tuple[str, str, str]]:
@@ -209,20 +235,18 @@ def _thing_pairs(thing: Thing) -> Iterator[tuple[str, str, str]]:
     if thing.sound:
         told = f"The {name} says {thing.sound}."
         yield f"What does the {name} say?", told, "sound"
+        yield f"Do you know what the {name} says?", told, "sound"
         yield f"Who says {thing.sound}?", told, "sound"
+        yield f"Which animal says {thing.sound}?", told, "sound"
     if thing.place:
-        verb = "live" if thing.kind == "animal" else "find"
-        asked = f"Where does the {name} live?" if verb == "live" else f"Where is the {name}?"
-        told = f"The {name} lives {thing.place}." if verb == "live" else f"The {name} is {thing.place}."
-        yield asked, told, "place"
+        yield from _place_pairs(thing)
     if thing.kind:
-        a_name, a_kind = thing.named, f"{article(thing.kind)} {thing.kind}"
-        a_name = name if name in ("bread", "cheese", "milk") else a_name
-        a_kind = "food" if thing.kind == "food" else a_kind
-        yield f"What is {a_name}?", f"{a_name.capitalize()} is {a_kind}.", "kind"
+        yield from _kind_pairs(thing)
     for property_, group, asked in ((thing.taste, "taste", "taste"), (thing.feel, "feel", "feel")):
         if property_:
-            yield f"How does the {name} {asked}?", f"The {name} is {property_}.", group
+            told = f"The {name} is {property_}."
+            yield f"How does the {name} {asked}?", told, group
+            yield f"Do you know how the {name} {asked}s?", told, group
             yield f"Is the {name} {property_}?", f"Yes, the {name} is {property_}.", group
 
 
@@ -230,18 +254,23 @@ def _sums() -> Iterator[tuple[str, str, str]]:
     for a, b in itertools.product(range(1, 6), range(1, 6)):
         if a + b <= 10:
             left = f"{NUMBERS[a]} plus {NUMBERS[b]}"
-            yield f"What is {left}?", f"{left.capitalize()} is {NUMBERS[a + b]}.", "sum"
+            for asked in (f"What is {left}?", f"How much is {left}?", f"Tell me what {left} is."):
+                yield asked, f"{left.capitalize()} is {NUMBERS[a + b]}.", "sum"
 
 
 def _other_pairs() -> Iterator[tuple[str, str, str]]:
     for name, skill, can in SKILLS:
         told = f"Yes, {article(name)} {name} can {skill}." if can else f"No, {article(name)} {name} can not {skill}."
         yield f"Can {article(name)} {name} {skill}?", told, "skill"
+        yield f"Tell me, can {article(name)} {name} {skill}?", told, "skill"
     for name, number in LEGS:
-        yield f"How many legs does the {name} have?", f"The {name} has {number} legs.", "legs"
+        for asked in (f"How many legs does the {name} have?", f"Tell me how many legs the {name} has."):
+            yield asked, f"The {name} has {number} legs.", "legs"
     for a, b in OPPOSITES:
-        yield f"What is the opposite of {a}?", f"The opposite of {a} is {b}.", "opposite"
-        yield f"What is the opposite of {b}?", f"The opposite of {b} is {a}.", "opposite"
+        for one, other in ((a, b), (b, a)):
+            told = f"The opposite of {one} is {other}."
+            yield f"What is the opposite of {one}?", told, "opposite"
+            yield f"Tell me the opposite of {one}.", told, "opposite"
     for question, answer in SMALL_TALK:
         yield question, answer, "chat"
 
@@ -265,17 +294,18 @@ def test_pairs() -> list[tuple[str, str, str]]:
 
 def _all_captions() -> Iterator[str]:
     for thing, colour in itertools.product(THINGS, COLOURS):
-        yield f"{article(colour).capitalize()} {colour} {thing.name}."
+        for opening in ("I see", "This is", "Here is"):
+            yield f"{opening} {article(colour)} {colour} {thing.name}."
         if thing.name not in MASS:
             number = NUMBERS[2 + (len(thing.name) + len(colour)) % 9]
-            yield f"{number.capitalize()} {colour} {plural(thing.name)}."
+            yield f"I see {number} {colour} {plural(thing.name)}."
     for thing, place in itertools.product(THINGS, PLACES):
         if place != thing.place and thing.kind not in ("star", "building", "") and thing.name not in place:
             yield f"The {thing.name} is {place}."
             yield f"I see {thing.named} {place}."
     for a, b in itertools.combinations(THINGS, 2):
         if order(a.name + b.name, "pair")[0] < 40:
-            yield f"{a.named.capitalize()} and {b.named}."
+            yield f"I see {a.named} and {b.named}."
 
 
 @cache

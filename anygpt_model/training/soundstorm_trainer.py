@@ -28,6 +28,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..codecs.soundstorm import LevelLogits, SoundStorm, SoundStormConfig
 from ..codecs.speech import Filling, save_storm
+from ..devices import mixed_precision
+from .speech_data import DEFAULT_VOICE
 from .speech_tokens import Levels, read_tokens
 from .speech_trainer import load_codec
 
@@ -46,7 +48,6 @@ WARM_UP = 100
 REPORT_EVERY = 50
 SAVE_EVERY_S = 120.0
 VOICE_FRAMES = 100
-DEFAULT_VOICE = "af_heart"
 FILLING = Filling(steps=3, prompt=VOICE_FRAMES, window=FRAMES)
 
 
@@ -167,14 +168,14 @@ class StormTrainer:
         acoustic = codes[:, :, 1:]
         given = torch.where(hidden_at, self.storm.mask_id, acoustic)
         # The fused attention's backward pass is four times slower than its parts on a CPU.
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with mixed_precision("cpu"), sdpa_kernel(SDPBackend.MATH):
             thought = self._thoughts(given, codes[:, :, 0])
         standing = torch.tensor(levels)[:, None].expand(hidden_at.shape[:2])
         total, right = torch.zeros(()), {}
         for level in range(self.storm.config.num_quantizers):
             asked = hidden_at[:, :, level]
             own = standing[asked] == level
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed_precision("cpu"):
                 logits = self._logits(thought[asked], level)
             wanted = acoustic[:, :, level][asked]
             loss = F.cross_entropy(logits.float(), wanted, reduction="none") * torch.where(own, 1.0, ABOVE)

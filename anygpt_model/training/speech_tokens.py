@@ -1,7 +1,7 @@
 """Every reading as codes: the frozen codec's eight levels, for the language model (level 1) and SoundStorm (all).
 
-Each trained reading comes at three speeds, so that the models after it hear more voices than were recorded. Knows
-nothing of what the codes are used for.
+Each trained reading comes at its own speed and at another, so that the models after it hear more voices than there are.
+Knows nothing of what the codes are used for.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .speech_trainer import load_codec, played, whole
 
 log = logging.getLogger(__name__)
 
-SPEEDS = (1.0, 0.93, 1.07)
-"""Speeds at which a trained reading is coded; a held-out one is coded as it is."""
+SPEEDS = (0.88, 0.92, 0.96, 1.04, 1.08, 1.12)
+"""The other speeds, in turn; a held-out reading is coded as it is."""
 Levels = NDArray[np.uint16]
 
 
@@ -38,11 +38,11 @@ def write_tokens(work: Path) -> None:
     codec = load_codec(work)
     rows: list[dict[str, Any]] = []
     codes: list[Levels] = []
-    for reading, samples in read_shards(work):
+    for number, (reading, samples) in enumerate(read_shards(work)):
         wave = as_wave(samples)
-        for speed in SPEEDS if reading.split == "train" else SPEEDS[:1]:
+        for speed in (1.0, SPEEDS[number % len(SPEEDS)])[: 2 if reading.split == "train" else 1]:
             codes.append(coded(codec, whole(played(wave, speed))))
-            rows.append({**asdict(reading), "speed": speed, "pace": reading.speed})
+            rows.append({**asdict(reading), "speed": speed})
     _write(work / "speech", rows, codes)
     frames = sum(part.shape[1] for part in codes)
     log.info("%d readings coded, %.1f minutes", len(rows), frames * FRAME / 16_000 / 60)

@@ -1,6 +1,7 @@
-"""Trains the pocket's speech codec on what has been read aloud so far, level 1 pulled to a recogniser's encoder.
+"""Trains the pocket's speech codec on what has been read aloud, level 1 pulled to phones and a recogniser's encoder.
 
-New readings are taken in while it trains. The teacher (Whisper tiny.en) never judges: the judge is another recogniser.
+Level 1 has dimensions of its own, which say what is said and nothing else: a recogniser's features and the phone that
+is spoken are what it learns, whoever speaks. The teacher (Whisper tiny.en) never judges: the judge is another one.
 Knows nothing of the language model and of SoundStorm.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,24 @@ from numpy.typing import NDArray
 
 from ..codecs.frame_codec import FrameCodec, FrameCodecConfig
 from .downloads import pip_package
-from .frame_codec_trainer import Batch, CodecTrainer, CodecTraining
-from .speech_data import FRAME, SAMPLE_RATE, Reading, as_wave, read_shards
+from .frame_codec_trainer import Batch, CodecTrainer, CodecTraining, Meaning
+from .speech_data import FRAME, SAMPLE_RATE, STATES, Reading, as_wave, read_labelled, read_shards
 
 log = logging.getLogger(__name__)
 
-CODEC = FrameCodecConfig()
+CODEC = FrameCodecConfig(width=192, encoder_blocks=4, decoder_blocks=5)
 CROP_FRAMES = 50
 BATCH = 8
-LOOK_AGAIN_S = 60.0
+READINGS = 600
+"""Of each voice: an hour in all."""
 TEACHER_WINDOW = 1480
 """Frames that the teacher hears at once: a little less than its 30 seconds."""
 SPEEDS = (0.88, 0.94, 1.0, 1.0, 1.07, 1.14)
 """Playing speeds in training: other pitches and vocal tracts than the few voices of the data have."""
 
 Samples = NDArray[np.float32]
+Labelled = tuple[Reading, NDArray[np.int16], NDArray[np.uint8]]
+MEANING = Meaning(dims=32, vectors=256, labels=STATES)
 
 
 class Teacher:
@@ -71,52 +75,48 @@ class Teacher:
 
 
 class SpeechBatches:
-    """Random crops of the trained readings, each at a random speed and level; it looks for new readings by itself."""
+    """Random crops of trained readings, each reading at a speed and each crop at a level of its own."""
 
     def __init__(self, work: Path, seed: int) -> None:
-        self._work, self._rng = work, np.random.default_rng(seed)
-        self._known: set[tuple[str, str]] = set()
-        self._waves: list[Samples] = []
-        self._features: list[NDArray[np.float16]] = []
-        self._looked = -LOOK_AGAIN_S
+        self._rng = np.random.default_rng(seed)
+        readings = balanced([each for each in read_labelled(work) if each[0].split == "train"])
+        taught = taught_features(work, [(reading, samples) for reading, samples, _ in readings])
+        self._sounds: list[tuple[Samples, NDArray[np.float16], NDArray[np.uint8]]] = []
+        for reading, samples, labels in readings:
+            speed = float(self._rng.choice(SPEEDS))
+            wave = whole(played(as_wave(samples), speed))
+            frames = len(wave) // FRAME
+            features = taught[reading_key(reading)]
+            self._sounds.append((wave, stretched(features, frames), stretched(labels, frames)))
+        minutes = sum(len(wave) for wave, _, _ in self._sounds) / SAMPLE_RATE / 60
+        log.info("%d sounds to train on, %.1f minutes", len(self._sounds), minutes)
 
     def __call__(self) -> Batch:
-        if time.monotonic() - self._looked > LOOK_AGAIN_S:
-            self._look()
-        pairs = [self._crop(int(self._rng.integers(len(self._waves)))) for _ in range(BATCH)]
-        waves, features = zip(*pairs, strict=True)
-        return torch.from_numpy(np.stack(waves)), torch.from_numpy(np.stack(features))
+        crops = [self._crop(int(self._rng.integers(len(self._sounds)))) for _ in range(BATCH)]
+        waves, features, labels = (torch.from_numpy(np.stack(parts)) for parts in zip(*crops, strict=True))
+        return waves, (features, labels)
 
-    def _look(self) -> None:
-        self._looked = time.monotonic()
-        fresh = [
-            (reading, samples)
-            for reading, samples in read_shards(self._work)
-            if reading.split == "train" and (reading.text, reading.voice) not in self._known
-        ]
-        if not fresh:
-            return
-        self._known |= {(reading.text, reading.voice) for reading, _ in fresh}
-        taught = taught_features(self._work)
-        for reading, samples in fresh:
-            features = taught[reading_key(reading)]
-            for _ in range(2):
-                speed = float(self._rng.choice(SPEEDS))
-                self._waves.append(whole(played(as_wave(samples), speed)))
-                self._features.append(stretched(features, len(self._waves[-1]) // FRAME))
-        minutes = sum(map(len, self._waves)) / SAMPLE_RATE / 60
-        log.info("%d sounds to train on, %.1f minutes with their variants", len(self._waves), minutes)
-
-    def _crop(self, index: int) -> tuple[Samples, Samples]:
-        wave, features = self._waves[index], self._features[index].astype(np.float32)
-        frames = len(wave) // FRAME
-        start = int(self._rng.integers(0, max(1, frames - CROP_FRAMES + 1)))
+    def _crop(self, index: int) -> tuple[Samples, Samples, NDArray[np.int64]]:
+        wave, features, labels = self._sounds[index]
+        start = int(self._rng.integers(0, max(1, len(labels) - CROP_FRAMES + 1)))
         cut = wave[start * FRAME : (start + CROP_FRAMES) * FRAME]
-        heard = features[start : start + CROP_FRAMES]
-        short = CROP_FRAMES - len(heard)
+        frames = slice(start, start + CROP_FRAMES)
+        short = CROP_FRAMES - len(labels[frames])
         gain = 10 ** (self._rng.uniform(-8, 3) / 20)
-        cut = np.clip(np.pad(cut, (0, short * FRAME)) * gain, -1, 1).astype(np.float32)
-        return cut, np.pad(heard, ((0, short), (0, 0)))
+        loud = np.clip(np.pad(cut, (0, short * FRAME)) * gain, -1, 1).astype(np.float32)
+        heard = np.pad(features[frames].astype(np.float32), ((0, short), (0, 0)))
+        return loud, heard, np.pad(labels[frames].astype(np.int64), (0, short))
+
+
+def balanced(readings: list[Labelled]) -> list[Labelled]:
+    """The first READINGS of each voice."""
+    count: Counter[str] = Counter()
+    kept = []
+    for each in readings:
+        count[each[0].voice] += 1
+        if count[each[0].voice] <= READINGS:
+            kept.append(each)
+    return kept
 
 
 def reading_key(reading: Reading) -> str:
@@ -124,14 +124,12 @@ def reading_key(reading: Reading) -> str:
     return f"{reading.voice}|{reading.text}"
 
 
-def taught_features(work: Path) -> dict[str, NDArray[np.float16]]:
-    """What the teacher hears in every trained reading, by `reading_key`; new ones are heard and kept beside the old."""
+def taught_features(work: Path, readings: list[tuple[Reading, NDArray[np.int16]]]) -> dict[str, NDArray[np.float16]]:
+    """What the teacher hears in each reading, by `reading_key`; what it heard once is kept beside the sounds."""
     kept = work / "speech" / "features.npz"
     taught: dict[str, NDArray[np.float16]] = dict(np.load(kept)) if kept.exists() else {}
     fresh = {
-        reading_key(reading): as_wave(samples)
-        for reading, samples in read_shards(work)
-        if reading.split == "train" and reading_key(reading) not in taught
+        reading_key(reading): as_wave(samples) for reading, samples in readings if reading_key(reading) not in taught
     }
     if fresh:
         heard = Teacher(work / "downloads").features(list(fresh.values()))
@@ -143,8 +141,8 @@ def taught_features(work: Path) -> dict[str, NDArray[np.float16]]:
     return taught
 
 
-def stretched(features: NDArray[np.float16], frames: int) -> NDArray[np.float16]:
-    """`features` [n, width] at `frames` moments evenly spread: what was heard, in a sound played at another speed."""
+def stretched(features: NDArray[Any], frames: int) -> NDArray[Any]:
+    """`features` [n, …] at `frames` moments evenly spread: what was heard, in a sound played at another speed."""
     where = np.minimum((np.arange(frames) + 0.5) * len(features) / frames, len(features) - 1)
     return features[where.astype(np.int64)]
 
@@ -167,7 +165,7 @@ def whole(wave: Samples) -> Samples:
 def run(work: Path, minutes: float, device: str, seed: int) -> None:
     """The stage "speech-codec": trains within `minutes` (all its runs together) and writes `work`/speech/codec."""
     torch.set_num_threads(1)
-    trainer = CodecTrainer(CODEC, CodecTraining(minutes, seed), work / "speech" / "codec.pt")
+    trainer = CodecTrainer(CODEC, CodecTraining(minutes, seed, meaning=MEANING), work / "speech" / "codec.pt")
     codec = trainer.fit(SpeechBatches(work, seed))
     codec.save_folder(work / "speech" / "codec", "ckpt.safetensors")
 

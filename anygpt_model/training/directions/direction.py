@@ -27,13 +27,16 @@ Made = str | Array | None
 class Prompt:
     """What a user sends: a text, a picture or a sound (`modality` says which), and the modality that is to come back.
 
-    media: the picture (uint8 [height, width, 3]) or sound (float32 [samples] at the codec's rate).
+    media: the picture (uint8 [height, width, 3]) or sound (float32 [samples] at the codec's rate). earlier: what the
+    user sent before in the same conversation, and the model answered. voice: a sound whose voice is to be used.
     """
 
     to: Modality
     text: str = ""
     media: Array | None = None
     modality: Modality = Modality.TEXT
+    earlier: Prompt | None = None
+    voice: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from ...values import Modality
 from .. import image_data
 from ..judges import eye, meaning
 from ..judges.bounds import Score, mean, share
+from ..language_texts import RESTYLE
 from .direction import Array, Case, Made, Measure, Prompt, RoundTrip, asked, frozen_order
 
 GALLERY = 400
@@ -129,6 +130,42 @@ class TextToImage:
 
     def _drawn(self, gallery: Sequence[str], style: str) -> list[Array]:
         return [self._world.pictures[self._world.rows[thing][style]["row"]] for thing in gallery]
+
+
+class Restyled(TextToImage):
+    """A second turn that only refers to the first: a thing is drawn in one style, then asked for in another."""
+
+    measures = (*TextToImage.measures, Measure("style of 4", eye.NAME))
+
+    def __init__(self, world: PictureWorld) -> None:
+        super().__init__(world)
+        self.name = "drawn, then “now make it …”"
+
+    def cases(self, limit: int) -> list[Case]:
+        """Held-out pairs; the first turn asks for a style that training saw."""
+        found = []
+        for row in self._world.held_out("pair")[:limit]:
+            styles = self._world.rows[row["concept"]].values()
+            seen = next(other for other in styles if other["split"] == "train")
+            first = Prompt(Modality.IMAGE, asked(Modality.TEXT, Modality.IMAGE, seen["captions"][1]))
+            prompt = Prompt(Modality.IMAGE, RESTYLE[0].format(style=row["style"]), earlier=first)
+            truth = {"thing": row["concept"], "style": row["style"]}
+            found.append(Case(f"{row['concept']}:{row['style']} again", prompt, truth))
+        return found
+
+    def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
+        """As a picture asked for at once; and whether its style's mean picture is the nearest of the four."""
+        _, middles = self._gallery_features(self._world.gallery(cases))
+        names = list(middles)
+        known = eye.directions(np.stack([middles[name] for name in names]))
+        seen = [picture for picture in made if picture is not None and not isinstance(picture, str)]
+        likest = (eye.directions(self._eye.features(seen)) @ known.T).argmax(1) if seen else []
+        nearest = iter([names[number] for number in likest])
+        right = [
+            picture is not None and not isinstance(picture, str) and next(nearest) == case.truth["style"]
+            for picture, case in zip(made, cases, strict=True)
+        ]
+        return [*super().judge(made, cases), share(right)]
 
 
 class ImageToText:

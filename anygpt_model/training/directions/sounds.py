@@ -13,7 +13,7 @@ from ...values import Modality
 from .. import sentences, speech_data
 from ..judges import whisper
 from ..judges.bounds import Score
-from ..judges.words import same_words, word_errors
+from ..judges.words import same_words, told, word_errors
 from .direction import Case, Made, Measure, Prompt, RoundTrip, asked, frozen_order, samples
 
 Sound = NDArray[np.float32]
@@ -40,11 +40,11 @@ class SpokenWorld:
         return frozen_order([text for text in texts if text in self.recordings])
 
     def voice(self, text: str, unseen: bool = False) -> str:
-        """Who reads `text`: a voice of training, or the held-out one. KeyError if nobody did."""
-        voices = sorted(self.recordings[text], key=lambda name: (name == speech_data.TEST_VOICE) != unseen)
-        if (voices[0] == speech_data.TEST_VOICE) != unseen:
+        """Who reads `text`: one of training's voices, or the held-out one. KeyError if nobody did."""
+        voices = [name for name in self.recordings[text] if (name == speech_data.TEST_VOICE) == unseen]
+        if not voices:
             raise KeyError(text)
-        return voices[0]
+        return frozen_order([f"{name}|{text}" for name in voices])[0].partition("|")[0]
 
     def sound(self, text: str, voice: str) -> Sound:
         """float32 [samples] of a recording."""
@@ -69,7 +69,7 @@ class TextToSpeech:
         found = []
         for text in _read_by(self._world, unseen=False)[:limit]:
             prompt = Prompt(Modality.SPEECH, asked(Modality.TEXT, Modality.SPEECH, text))
-            found.append(Case(text, prompt, {"text": text, "voice": self._world.voice(text)}))
+            found.append(Case(text, prompt, {"text": text, "voice": speech_data.DEFAULT_VOICE}))
         return found
 
     def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
@@ -118,7 +118,11 @@ class SpokenAnswer:
     """A held-out question is asked aloud; the spoken answer is heard by Whisper and compared with the right answer."""
 
     name = "spoken question → spoken answer"
-    measures = (Measure("word errors", whisper.NAME, lower=True), Measure("whole answers", whisper.NAME))
+    measures = (
+        Measure("word errors", whisper.NAME, lower=True),
+        Measure("whole answers", whisper.NAME),
+        Measure("what was asked is told", whisper.NAME),
+    )
 
     def __init__(self, world: SpokenWorld) -> None:
         self._world = world
@@ -132,14 +136,16 @@ class SpokenAnswer:
             voice, answer = self._world.voice(question), pairs[question]
             sound = self._world.sound(question, voice)
             prompt = Prompt(Modality.SPEECH, media=sound, modality=Modality.SPEECH)
-            spoken = min(self._world.recordings[answer])
-            found.append(Case(f"{question}|{voice}", prompt, {"text": answer, "voice": spoken, "question": question}))
+            truth = {"text": answer, "voice": speech_data.DEFAULT_VOICE, "question": question}
+            found.append(Case(f"{question}|{voice}", prompt, truth))
         return found
 
     def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
-        """Word error rate against the right answer, and the share of answers that are right word for word."""
+        """Word error rate against the right answer; the shares of answers right word for word, and of those that hold
+        every word that the question has not."""
         expected, heard = [case.truth["text"] for case in cases], self._world.heard(made)
-        return [word_errors(expected, heard), same_words(expected, heard)]
+        questions = [case.truth["question"] for case in cases]
+        return [word_errors(expected, heard), same_words(expected, heard), told(questions, expected, heard)]
 
     def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
         """Recordings of the right answers."""

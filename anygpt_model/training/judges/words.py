@@ -32,6 +32,20 @@ def same_words(expected: Sequence[str], heard: Sequence[str]) -> Score:
     return share([plain(a) == plain(b) for a, b in zip(expected, heard, strict=True)])
 
 
+def told(questions: Sequence[str], answers: Sequence[str], heard: Sequence[str]) -> Score:
+    """The share of answers that say what was asked for: all words of the right answer that the question has not."""
+    return share([telling(q, a) <= set(plain(h).split()) for q, a, h in zip(questions, answers, heard, strict=True)])
+
+
+def telling(question: str, answer: str) -> set[str]:
+    """The words of an answer that its question has not: of "The apple is red." to "What colour is it?", apple and red.
+
+    A verb's ending makes no other word of it.
+    """
+    known = {word.rstrip("s") for word in plain(question).split()}
+    return {word for word in plain(answer).split() if word.rstrip("s") not in known}
+
+
 def _errors(expected: str, heard: str) -> tuple[int, int]:
     """Substituted, missing and added words, and how many were expected."""
     words, other = expected.split(), heard.split()

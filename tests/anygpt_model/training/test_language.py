@@ -12,11 +12,13 @@ import torch
 
 from anyloom.anygpt_model.grammar import parse
 from anyloom.anygpt_model.training import language_texts as texts
+from anyloom.anygpt_model.training.language_choices import Choices
 from anyloom.anygpt_model.training.language_data import SHARES, Chats, Exchange
 from anyloom.anygpt_model.training.language_media import noisy
 from anyloom.anygpt_model.training.language_network import Shape, TrainingLlama
 from anyloom.anygpt_model.training.language_tokenizer import added_tokens, train_pieces, write_tokenizer
 from anyloom.anygpt_model.training.language_trainer import LanguageTrainer, Plan, batched, rate, replace_folder
+from anyloom.anygpt_model.training.muon import Muon, orthogonal
 from anyloom.anygpt_model.training.sentences import utterances
 from anyloom.anygpt_model.values import Modality
 from anyloom.anygpt_model.vocabulary import Vocabulary
@@ -38,7 +40,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("work")
     pictures = [picture(f"{c}ball", s, "train" if c != "q" else "pair") for c in "abcq" for s in ("flat", "3D")]
     tunes = [{"captions": ["a jig", f"a {pace} jig"], "split": split} for pace in ("slow", "fast") for split in SPLITS]
-    speech = [{"text": u.text, "voice": "v", "speed": 1.0, "split": u.split, "group": u.group} for u in utterances()]
+    speech = [{"text": u.text, "voice": "slt", "speed": 1.0, "split": u.split, "group": u.group} for u in utterances()]
     rng = np.random.default_rng(0)
     for modality, rows, shape in (("image", pictures, (32,)), ("music", tunes, (4, 20)), ("speech", speech, (12,))):
         folder = root / modality
@@ -219,3 +221,40 @@ def test_an_exchange_may_be_cut(chats: Chats) -> None:
     whole = chats._play(*chats.media[Modality.MUSIC].train[0], 0, 0)
     cut = Exchange(whole.request, whole.reply, whole.direction, longest=60)
     assert len(chats.example([cut]).ids) == 60
+
+
+def test_losses_compare_the_ids_that_compete(chats: Chats) -> None:
+    vocabulary = chats.vocabulary
+    choices = Choices(vocabulary)
+    assert sorted(np.concatenate(choices.groups).tolist()) == list(range(vocabulary.size))
+    torch.manual_seed(0)
+    network = TrainingLlama(Shape(vocabulary.size, 64, 176, 1, 1)).eval()
+    speech, music = vocabulary.range(Modality.SPEECH), vocabulary.range(Modality.MUSIC)
+    ids = torch.tensor([[1, 5, 9, speech.start, speech.start + 3]])
+    wanted = torch.tensor([[-1, 7, speech.start + 2, speech.closing, music.start + music.cardinality]])
+    with torch.no_grad():
+        found = network.losses(ids, wanted, choices)
+        head = network.model.norm.into(network.model.embed_tokens.weight)
+        logits = network(ids)[0, 1:] @ head.T
+    spoken = [*range(speech.start, speech.stop), speech.closing]
+    text = [id_ for id_ in range(vocabulary.size) if choices.kind_of[id_] == 0]
+    second = list(music.codebook(1))
+    expected = []
+    for row, (target, group) in enumerate(zip(wanted[0, 1:].tolist(), (text, spoken, spoken, second), strict=True)):
+        expected.append(float(-torch.log_softmax(logits[row, group], 0)[group.index(target)]))
+    torch.testing.assert_close(found, torch.tensor([expected[0], *expected[1:3], expected[3]]))
+
+
+def test_muon_steps_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    wide, tall = torch.nn.Parameter(torch.randn(8, 24)), torch.nn.Parameter(torch.randn(24, 8))
+    for matrix in (wide, tall):
+        found = torch.linalg.svdvals(orthogonal(matrix.detach()[None], 5)[0])
+        assert found.min() > 0.6
+        assert found.max() < 1.3
+    before = wide.detach().clone()
+    (wide.sum() + tall.square().sum()).backward()
+    Muon([wide, tall], lr=0.1).step()
+    assert (wide.detach() - before).square().mean().sqrt() == pytest.approx(
+        0.1 * 0.2 * (24 / 24) ** 0.5 * 8**-0.5, rel=0.5
+    )
