@@ -15,10 +15,8 @@ def polite(state: MessagesState) -> dict:
 def main(model: str = "pocket") -> list:
     with anyloom.load_engine(model) as engine, anyloom.open_store() as store:
         builder = StateGraph(MessagesState)
-        builder.add_node("polite", polite)
-        builder.add_node("anyloom", anyloom.build_graph(engine, store))
+        builder.add_sequence([polite, ("anyloom", anyloom.build_graph(engine, store))])
         builder.add_edge(START, "polite")
-        builder.add_edge("polite", "anyloom")
         graph = builder.compile(checkpointer=InMemorySaver())
         thread = {"configurable": {"thread_id": "a conversation"}}
         for words in ("what is a cat?", "and a dog?"):

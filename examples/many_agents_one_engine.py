@@ -14,14 +14,13 @@ async def agent(graph, name: str, to: str) -> tuple[str, str]:
     return name, result["turn"]
 
 
-async def all_at_once(engine, store) -> dict[str, str]:
-    graph = anyloom.build_graph(engine, store)
+async def all_at_once(graph) -> dict[str, str]:
     return dict(await asyncio.gather(*(agent(graph, name, to) for name, to in AGENTS.items())))
 
 
 def main(model: str = "pocket") -> dict[str, list[str]]:
     with anyloom.load_engine(model) as engine, anyloom.open_store() as store:
-        turns = asyncio.run(all_at_once(engine, store))
+        turns = asyncio.run(all_at_once(anyloom.build_graph(engine, store)))
         made = {name: [part.modality.value for part in store.turn(turn).reply] for name, turn in turns.items()}
         print(made)
         return made
