@@ -13,8 +13,10 @@ from .judges.bounds import Score
 ORDER = (
     "text → image",
     "text → image, things never seen",
+    "drawn, then “now make it …”",
     "image → text",
     "text → speech",
+    "text → speech, prompted voice",
     "speech → text",
     "speech → text, voice never heard",
     "text → music",
