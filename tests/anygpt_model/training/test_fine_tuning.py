@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anyloom.anygpt_model.checkpoints import fingerprints, model_folder
+from anyloom.anygpt_model.checkpoints import fingerprints, load_tensors, model_folder
 from anyloom.anygpt_model.dialogue import Message, format
 from anyloom.anygpt_model.engine import load_engine
 from anyloom.anygpt_model.errors import InputError
@@ -138,3 +138,15 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path: Path, chats: Path, monkeypa
     assert len(calls) == 4 + resumed.steps - 3
     assert (resumed.before, resumed.after) == pytest.approx((whole.before, whole.after), rel=1e-4)
     assert not (tmp_path / "own" / STATE).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_folder_in_the_published_layout_learns(tmp_path: Path, chats: Path, tiny_folder: Path, rank: int) -> None:
+    dials = Dials(rank=rank, rate=1e-2, epochs=8, held_out=0.0)
+    outcome = fine_tune(read_pairs(chats), tiny_folder, tmp_path / "own", dials, "cpu")
+    assert outcome.steps == 8
+    config, own = (json.loads((folder / "llm" / "config.json").read_text()) for folder in (tiny_folder, outcome.folder))
+    assert own == config
+    assert load_tensors(outcome.folder / "llm").keys() == load_tensors(tiny_folder / "llm").keys()
+    assert reply(outcome.folder) != reply(tiny_folder)
