@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..dialogue import Message, format_example
 from ..values import Modality, Part
-from ..vocabulary import Vocabulary
+from ..vocabulary import HUMAN, Vocabulary
 from . import language_texts as texts
 from .language_media import Codes, Media, Row, read_media, read_views
 from .sentences import held_out, qa_pairs, train_pairs
@@ -24,29 +24,39 @@ from .speech_data import DEFAULT_VOICE
 
 TALK = "text->text"
 SPOKEN = "speech->speech"
+TO_DRAW, TO_NAME = "a thing's codes", "a thing's name"
+"""Lessons: an exchange without the system line and without codes that hardly vary. There are more things than chats can
+show often enough, and a lesson costs a fifth of a chat."""
 SHARES = {
-    "text->image": 0.24,
-    "image->text": 0.15,
-    "text->speech": 0.16,
-    "speech->text": 0.14,
-    "text->music": 0.12,
-    "music->text": 0.05,
-    SPOKEN: 0.11,
-    TALK: 0.03,
+    TO_DRAW: 0.22,
+    TO_NAME: 0.26,
+    "text->image": 0.06,
+    "image->text": 0.09,
+    "text->speech": 0.12,
+    "speech->text": 0.08,
+    "text->music": 0.06,
+    "music->text": 0.02,
+    SPOKEN: 0.07,
+    TALK: 0.02,
 }
 """How the ids seen in training are shared out among what is there."""
-LENGTHS = {"text->image": 80, "image->text": 85, "text->speech": 190, "speech->text": 200, "text->music": 400}
-LENGTHS |= {"music->text": 330, SPOKEN: 330, TALK: 55}
+LENGTHS = {"text->image": 65, "image->text": 230, "text->speech": 190, "speech->text": 200, "text->music": 190}
+LENGTHS |= {TO_DRAW: 20, TO_NAME: 22, "music->text": 200, SPOKEN: 330, TALK: 55}
 """Ids of a usual chat of each direction: what turns shares of ids into shares of chats."""
 OWN_VIEWS = 0.75
 """Share of pictures shown in the tokenizer's own codes, once it has them; the others come in its teacher's."""
+TELLING = 3
+"""Codes at the beginning of a picture that say which thing it is and in which style."""
+PICTURES = 4
+"""Pictures named in one chat."""
 CHAT_IDS = 640
 """No chat of several exchanges is longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request and its reply. longest: ids after which the example is cut (so that long music is not always whole)."""
+    """A request and its reply. longest: ids of the reply after which a chat of this exchange alone is cut, where what
+    follows teaches little: the tail of a drawing hardly varies, and of a tune it is more of the same."""
 
     request: tuple[Part, ...]
     reply: tuple[Part, ...]
@@ -115,6 +125,8 @@ class Chats:
         self._voiced = [pair for pair in pairs if pair[1] in self._said]
         self._typed = [(q, a) for q, a, _ in pairs]
         there = {
+            TO_DRAW: self.media[Modality.IMAGE].train,
+            TO_NAME: self.media[Modality.IMAGE].train,
             "text->image": self.media[Modality.IMAGE].train,
             "image->text": self.media[Modality.IMAGE].train,
             "text->speech": own,
@@ -126,21 +138,27 @@ class Chats:
         }
         self.directions = [name for name, rows in there.items() if rows]
         self._weights = [SHARES[name] / LENGTHS[name] for name in self.directions]
+        self._chatted = [name for name in self.directions if name not in (TO_DRAW, TO_NAME)]
+        self._chat_weights = [SHARES[name] / LENGTHS[name] for name in self._chatted]
 
     def draw(self, count: int) -> Iterator[Example]:
         """`count` chats: a third are one exchange, the others two or three that share a system line and CHAT_IDS."""
         for _ in range(count):
+            direction = self.rng.choices(self.directions, self._weights)[0]
+            if direction in (TO_DRAW, TO_NAME):
+                yield self._lesson(direction)
+                continue
             wanted = self.rng.choices((1, 2, 3), (0.3, 0.35, 0.35))[0]
-            exchanges = self._exchanges()
+            exchanges = self._exchanges(direction)
             while len(exchanges) < wanted and sum(LENGTHS[each.direction] for each in exchanges) < CHAT_IDS // 2:
-                exchanges = [*exchanges, *self._exchanges()]
+                exchanges = [*exchanges, *self._exchanges(self.rng.choices(self._chatted, self._chat_weights)[0])]
             yield self.example(exchanges)
 
     def example(self, exchanges: Sequence[Exchange]) -> Example:
         """A chat as ids and mask, cut where an exchange says."""
         messages = [message for each in exchanges for message in _messages(each)]
         ids, counted = format_example(messages, self.vocabulary)
-        longest = exchanges[0].longest if len(exchanges) == 1 else CHAT_IDS
+        longest = counted.index(True) + exchanges[0].longest if len(exchanges) == 1 else CHAT_IDS
         made = np.array(ids[:longest], np.int32), np.array(counted[:longest], np.bool_)
         return Example(*made, exchanges[0].direction)
 
@@ -171,12 +189,25 @@ class Chats:
             if held_out(question) and question in spoken and answer in spoken:
                 yield self._answer(question, spoken[question], answer, spoken[answer])
 
-    def _exchanges(self) -> list[Exchange]:
-        direction = self.rng.choices(self.directions, self._weights)[0]
+    def _lesson(self, direction: str) -> Example:
+        row, codes = self.rng.choice(self.media[Modality.IMAGE].train)
+        exchange = self._draw(row, codes) if direction == TO_DRAW else self._see(row, codes)
+        ids, counted = format_example(_messages(exchange), self.vocabulary)
+        table = self.vocabulary.range(Modality.IMAGE)
+        begins = ids.index(table.opening)
+        tail = range(begins + 1 + TELLING, ids.index(table.closing))
+        kept = [place for place in range(ids.index(self.vocabulary.id(HUMAN)), len(ids)) if place not in tail]
+        if direction == TO_DRAW:
+            kept = [place for place in kept if place <= begins + TELLING]
+        made = np.array(ids, np.int32)[kept], np.array(counted, np.bool_)[kept]
+        return Example(*made, direction)
+
+    def _exchanges(self, direction: str) -> list[Exchange]:
         if direction == "text->image":
             return self._drawing()
         if direction == "image->text":
-            return [self._see(*self.rng.choice(self.media[Modality.IMAGE].train))]
+            # Names are many and short: several pictures share a system line.
+            return [self._see(*self.rng.choice(self.media[Modality.IMAGE].train)) for _ in range(PICTURES)]
         if direction == "text->speech":
             return [self._speaking()]
         if direction == "speech->text":
@@ -209,7 +240,8 @@ class Chats:
     def _draw(self, row: Row, codes: Codes, phrasing: int | None = None, caption: int | None = None) -> Exchange:
         words = row["captions"][caption] if caption is not None else self.rng.choice(row["captions"])
         asked = self._phrased(texts.DRAW, phrasing).format(x=words)
-        return _exchange([_text(asked)], [self._part(Modality.IMAGE, codes)], "text->image")
+        longest = self.rng.choice((8, 8, 10_000)) if phrasing is None else 10_000
+        return _exchange([_text(asked)], [self._part(Modality.IMAGE, codes)], "text->image", longest)
 
     def _see(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
         asked = self._phrased(texts.DESCRIBE, phrasing)
@@ -248,7 +280,7 @@ class Chats:
     def _play(self, row: Row, codes: Codes, phrasing: int | None = None, caption: int | None = None) -> Exchange:
         words = row["captions"][caption] if caption is not None else self.rng.choice(row["captions"])
         asked = self._phrased(texts.PLAY, phrasing).format(x=words)
-        longest = self.rng.choice((300, 300, 10_000)) if phrasing is None else 10_000
+        longest = self.rng.choice((60, 120, 10_000)) if phrasing is None else 10_000
         return _exchange([_text(asked)], [self._part(Modality.MUSIC, codes)], "text->music", longest)
 
     def _listen(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:

@@ -38,8 +38,8 @@ CODES = {Modality.IMAGE: 1024, Modality.SPEECH: 1024, Modality.MUSIC: 4 * 1024}
 """Code tokens of each modality: the cardinality of the pocket's codecs times the codebooks that the model sees."""
 DRAWN: dict[str, dict[str, float]] = {
     "text": {"temperature": 0.2},
-    "image": {"temperature": 0.5},
-    "speech": {"temperature": 0.3, "repetition_penalty": 1.0},
+    "image": {"temperature": 0.2},
+    "speech": {"temperature": 0.2, "repetition_penalty": 1.0},
     "music": {"temperature": 0.7, "top_k": 50, "repetition_penalty": 1.0},
 }
 """The pocket's sampling over the published defaults: a small model's tails hold little worth drawing."""
