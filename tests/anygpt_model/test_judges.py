@@ -24,7 +24,8 @@ from anyloom.anygpt_model.training.directions.direction import (
 from anyloom.anygpt_model.training.evaluate import another, evaluate
 from anyloom.anygpt_model.training.judges import eye, timbre
 from anyloom.anygpt_model.training.judges.bounds import Score, mean, ratio, share
-from anyloom.anygpt_model.training.judges.words import plain, same_words, word_errors
+from anyloom.anygpt_model.training.judges.voice import nearer
+from anyloom.anygpt_model.training.judges.words import plain, same_words, telling, told, word_errors
 from anyloom.anygpt_model.training.report import Report, Row
 from anyloom.anygpt_model.values import Modality
 
@@ -97,7 +98,7 @@ def test_a_class_that_varies_among_examples_of_one_name_counts_less() -> None:
 def test_orders_and_splits_are_frozen() -> None:
     assert frozen_order(["a", "b", "c", "d"]) == frozen_order(["d", "c", "b", "a"])
     asked_of = "\n".join(sorted(question for question, _, _ in sentences.test_pairs()))
-    assert hashlib.sha256(asked_of.encode()).hexdigest()[:12] == "e06234462f40"
+    assert hashlib.sha256(asked_of.encode()).hexdigest()[:12] == "14db47bd4325"
     held = [f"{code:x}:{style}" for code in range(0x1F400, 0x1F480) for style in image_data.STYLES]
     split = " ".join(name for name in held if image_data.split(*name.split(":")) != "train")
     assert hashlib.sha256(split.encode()).hexdigest()[:12] == "62c8e8ac30b7"
@@ -178,3 +179,17 @@ def test_fewer_errors_than_chance_are_above_chance() -> None:
     row = Row("d", "word errors", "j", True, 9, "x", low, high, None, None)
     assert row.above_chance
     assert not Row("d", "hits", "j", False, 9, "x", low, high, None, None).above_chance
+
+
+def test_an_answer_tells_what_was_asked() -> None:
+    assert telling("What colour is the apple?", "The apple is red.") == {"red"}
+    assert telling("Where does the lion live?", "The lion lives in the forest.") == {"in", "forest"}
+    assert telling("Is the sun yellow?", "Yes, the sun is yellow.") == {"yes"}
+    questions, answers = ["What colour is the apple?"] * 2, ["The apple is red."] * 2
+    assert told(questions, answers, ["An apple is red", "The apple is green."]).value == 0.5
+
+
+def test_a_voice_is_nearer_to_its_prompt() -> None:
+    own, other = np.eye(2, dtype=np.float32)[[0, 0]], np.eye(2, dtype=np.float32)[[1, 1]]
+    assert nearer(own, own, other).value == 1.0
+    assert nearer(other, own, other).value == -1.0
