@@ -52,6 +52,14 @@ typedef struct {
 
 INLINE reals take(const float *at) { return *(const reals *)at; }
 
+/* x in a register: short of them, GCC would read it again for each use, and reading is what takes longest. */
+INLINE reals held(reals x) {
+#if defined(__FMA__) && !defined(__AVX512F__)
+    __asm__("" : "+x"(x));
+#endif
+    return x;
+}
+
 /* a b + sum, rounded once where the processor can. Said by name: a compiler that may choose does not choose alike for
    one row and for many. */
 INLINE reals fused(reals a, reals b, reals sum) {
@@ -109,8 +117,8 @@ INLINE reals dot(reals sum, some w, some x) { return fused(w.odd, x.odd, fused(w
 enum { STEP = LANES };
 typedef float factor;
 typedef reals some;
-INLINE some take_some(const weight *at) { return take_weight(at); }
-INLINE some take_factors(const factor *at) { return take(at); }
+INLINE some take_some(const weight *at) { return held(take(at)); }
+INLINE some take_factors(const factor *at) { return held(take(at)); }
 INLINE reals dot(reals sum, some w, some x) { return fused(w, x, sum); }
 #endif
 
@@ -379,11 +387,11 @@ INLINE void compare(const seeker *s, const int seekers, const weight *keys, int6
     for (int64_t k = 0; k < width; k += LANES) {
         reals given[ROWS];
 #pragma GCC unroll 4
-        for (int r = 0; r < seekers; r++) given[r] = take(s[r].query + k);
+        for (int r = 0; r < seekers; r++) given[r] = held(take(s[r].query + k));
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            reals key = take_weight(keys + (t + i) * width + k);
-            __builtin_prefetch(keys + (t + 8 + i) * width + k);
+            reals key = held(take_weight(keys + (t + i) * width + k));
+            if (i * LANES * sizeof(weight) % 64 == 0) __builtin_prefetch(keys + (t + 8) * width + 4 * k + i * LANES);
 #pragma GCC unroll 4
             for (int r = 0; r < seekers; r++) sums[r][i] = fused(given[r], key, sums[r][i]);
         }
@@ -422,9 +430,10 @@ INLINE void weighted(const seeker *s, const int seekers, const float *shares, co
 #pragma GCC unroll 4
         for (int i = 0; i < pieces; i++) {
             reals value = take_weight(values + t * width + column + i * LANES);
-            __builtin_prefetch(values + (t + 8) * width + column + i * LANES);
+            if (i * LANES * sizeof(weight) % 64 == 0)
+                __builtin_prefetch(values + (t + 8) * width + column + i * LANES);
 #pragma GCC unroll 4
-            for (int r = 0; r < seekers; r++) sums[r][i] = fused(zero + s[r].scores[t], value, sums[r][i]);
+            for (int r = 0; r < seekers; r++) sums[r][i] = fused(s[r].scores[t] - zero, value, sums[r][i]);
         }
 #pragma GCC unroll 4
     for (int r = 0; r < seekers; r++) {
@@ -432,7 +441,7 @@ INLINE void weighted(const seeker *s, const int seekers, const float *shares, co
 #pragma GCC unroll 4
             for (int i = 0; i < pieces; i++) {
                 reals value = take_weight(values + t * width + column + i * LANES);
-                sums[r][i] = fused(zero + s[r].scores[t], value, sums[r][i]);
+                sums[r][i] = fused(s[r].scores[t] - zero, value, sums[r][i]);
             }
 #pragma GCC unroll 4
         for (int i = 0; i < pieces; i++) put(s[r].found + column + i * LANES, sums[r][i] * shares[r]);
@@ -470,7 +479,8 @@ static void project(const model *m, int64_t layer, int64_t unit, int64_t rows, c
         if (unit < m->heads + m->kv_heads) turn(head, m->rotations + lengths[r] * width, width);
         if (unit < m->heads) continue;
         int64_t which = unit >= m->heads + m->kv_heads, kv = unit - m->heads - which * m->kv_heads;
-        weight *place = m->caches[2 * layer + which] + ((slots[r] * m->kv_heads + kv) * m->positions + lengths[r]) * width;
+        int64_t at = ((slots[r] * m->kv_heads + kv) * m->positions + lengths[r]) * width;
+        weight *place = m->caches[2 * layer + which] + at;
         for (int64_t k = 0; k < width; k += LANES) put(place + k, take(head + k));
     }
 }
@@ -501,7 +511,8 @@ INLINE void share(int64_t outs, int part, int parts, int64_t *start, int64_t *st
 }
 
 /* x [rows, hidden] += given [rows, n] times w [hidden, n], for this thread's outputs; sums: room for them. */
-static void add_product(const weight *w, int64_t hidden, int64_t n, input given, int64_t rows, float *x, float *sums, int part, int parts) {
+static void add_product(const weight *w, int64_t hidden, int64_t n, input given, int64_t rows, float *x, float *sums,
+                        int part, int parts) {
     int64_t start, stop;
     share(hidden, part, parts, &start, &stop);
     multiplied(w + start * n, stop - start, n, given, rows, sums + start, hidden);
@@ -514,8 +525,10 @@ static void gated(const model *m, int64_t layer, input x, int64_t rows, float *g
                   int part, int parts) {
     int64_t start, stop;
     share(m->wide, part, parts, &start, &stop);
-    multiplied(m->products[5 * layer + 2] + start * m->hidden, stop - start, m->hidden, x, rows, gates + start, m->wide);
-    multiplied(m->products[5 * layer + 3] + start * m->hidden, stop - start, m->hidden, x, rows, ups + start, m->wide);
+    const weight *gate_rows = m->products[5 * layer + 2] + start * m->hidden;
+    const weight *up_rows = m->products[5 * layer + 3] + start * m->hidden;
+    multiplied(gate_rows, stop - start, m->hidden, x, rows, gates + start, m->wide);
+    multiplied(up_rows, stop - start, m->hidden, x, rows, ups + start, m->wide);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t o = r * m->wide + start; o < r * m->wide + stop; o += LANES) {
             reals gate = take(gates + o);
