@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 from ..checkpoints import load_tensors
 from ..errors import CheckpointError, InputError
+from .prototypes import Prototypes
+from .stem import Stem
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,9 @@ TRAINING_ONLY = ("blocks.", "pos_embed", "Qformer.bert.embeddings.position_ids")
 class SeedConfig:
     """The numbers of a SEED-2 tokenizer; the defaults are the published ones.
 
+    stem: widths of the convolutions before the patches, which then lie on their output (stem.py); prototypes: how many
+    known things a picture is compared with, and how many numbers they read and tell (prototypes.py). The published
+    tokenizer has neither.
     training_parts: whether to build also what only the original training used (names above).
     """
 
@@ -55,6 +61,8 @@ class SeedConfig:
     decode_heads: int = 12
     image_down: tuple[int, int, int] = (256, 128, 32)
     image_features_dim: int = 1024
+    stem: tuple[int, ...] = ()
+    prototypes: tuple[int, ...] = ()
     training_parts: bool = False
 
     @classmethod
@@ -63,7 +71,10 @@ class SeedConfig:
         given = json.loads(path.read_text("utf-8"))
         names = {field.name for field in fields(cls)}
         chosen = {name: value for name, value in given.items() if name in names}
-        return cls(**chosen | {"image_down": tuple(chosen.get("image_down", cls().image_down))})
+        tupled: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()
+        }
+        return cls(**tupled)
 
     def to_file(self, path: Path) -> None:
         """Write it as JSON."""
@@ -135,14 +146,17 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Pixels [B, 3, S, S] -> patches [B, (S / patch)^2, D], row by row."""
+    """Pixels [B, 3, S, S] -> patches [B, (S / patch)^2, D], row by row; a stem comes first if there is one."""
 
-    def __init__(self, patch: int, dim: int) -> None:
+    def __init__(self, patch: int, dim: int, stem: Stem | None = None) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, patch, stride=patch)
+        self.stem = stem
+        side, channels = (patch, 3) if stem is None else stem.seen(patch)
+        self.proj = nn.Conv2d(channels, dim, side, stride=side)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.proj(pixels).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+        x = pixels if self.stem is None else self.stem(pixels)
+        return self.proj(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 class VisionTransformer(nn.Module):
@@ -153,7 +167,7 @@ class VisionTransformer(nn.Module):
         dim, patches = config.vit_embed_dim, (config.img_size // config.patch_size) ** 2
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, patches + 1, dim))
-        self.patch_embed = PatchEmbed(config.patch_size, dim)
+        self.patch_embed = PatchEmbed(config.patch_size, dim, Stem(config.stem) if config.stem else None)
         inner = int(dim * config.mlp_ratio)
         self.blocks = nn.ModuleList(
             Block(dim, EvaAttention(dim, config.vit_heads), inner) for _ in range(config.vit_depth)
@@ -308,6 +322,7 @@ class SeedTokenizer(nn.Module):
         dim, queries, code = config.hidden_size, config.num_query_token, config.codebook_dim
         self.visual_encoder = VisionTransformer(config)
         self.ln_vision = Float32LayerNorm(config.vit_embed_dim)
+        self.prototypes = Prototypes(*config.prototypes) if config.prototypes else None
         self.query_tokens = nn.Parameter(torch.zeros(1, queries, dim))
         self.Qformer = QFormer(config)
         self.encode_task_layer = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, code))
@@ -335,6 +350,9 @@ class SeedTokenizer(nn.Module):
     def query(self, pixels: Tensor) -> Tensor:
         """The causal queries after reading the picture: normalised pixels [B, 3, S, S] -> [B, Q, D]."""
         picture = self.ln_vision(self.visual_encoder(pixels))
+        if self.prototypes is not None:
+            recalled = self.prototypes(self.visual_encoder.patch_embed(pixels))
+            picture = torch.cat([picture, recalled], dim=1)
         return self.Qformer.bert(self.query_tokens.expand(len(pixels), -1, -1), picture)  # type: ignore[no-any-return]
 
     def project(self, pixels: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,19 +23,18 @@ from transformers.utils import logging as transformers_logging
 
 from ..checkpoints import load_tensors
 from ..errors import CheckpointError
+from .start import START, Start
 
 OPTIONS = "synthesis.json"
 """Name of the file beside the pipeline that holds SynthesisOptions; absent means the published numbers."""
-START = "start.safetensors"
-"""Name of the file with a linear start: `weight` [C * h * w, F] and `bias` [C * h * w]."""
 
 
 @dataclass(frozen=True, slots=True)
 class SynthesisOptions:
     """How pictures are drawn; the defaults are the published ones. size: pixels a side, None for the network's own.
 
-    A folder may hold a "start" (start.safetensors): a linear guess of the latents from the embedding, from which a
-    small denoiser with a shortened schedule sets out instead of from pure noise. Published models have none.
+    A folder may hold a "start" (start.py): a guess of the latents from the embedding, from which a small denoiser with
+    a shortened schedule sets out instead of from pure noise. Published models have none.
     """
 
     steps: int = 20
@@ -108,9 +106,7 @@ def _check_fit(folder: Path, pipeline: EmbeddingPipeline) -> None:
 class ImageSynthesis:
     """Draws pictures from image embeddings."""
 
-    def __init__(
-        self, pipeline: EmbeddingPipeline, options: SynthesisOptions, start: Mapping[str, Tensor] | None = None
-    ) -> None:
+    def __init__(self, pipeline: EmbeddingPipeline, options: SynthesisOptions, start: Start | None = None) -> None:
         self.pipeline, self.options, self.start = pipeline, options, start
         # A diffusers scheduler keeps its place between steps: two pictures at once would take each other's.
         self._drawing = threading.Lock()
@@ -133,7 +129,7 @@ class ImageSynthesis:
         _check_fit(folder, pipeline)
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             part.eval().requires_grad_(False)
-        start = load_tensors(folder / START) if (folder / START).exists() else None
+        start = Start(load_tensors(folder / START)) if (folder / START).exists() else None
         return cls(pipeline.to(device), SynthesisOptions.from_folder(folder), start)
 
     @property
@@ -144,15 +140,14 @@ class ImageSynthesis:
         return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
 
     def latents(self, embedding: Tensor, generator: torch.Generator) -> Tensor:
-        """What a picture starts from, [1, C, h, w]: noise, or the linear guess under the schedule's last noise."""
+        """What a picture starts from, [1, C, h, w]: noise, or a guess under the schedule's last noise."""
         side = self.size // self.pipeline.vae_scale_factor
         shape = (1, self.pipeline.unet.config.in_channels, side, side)
         noise = torch.randn(shape, generator=generator)
         if self.start is None:
             return noise
         kept = float(self.pipeline.scheduler.alphas_cumprod[-1])
-        guess = self.start["weight"].float() @ embedding.float().cpu() + self.start["bias"].float()
-        started: Tensor = kept**0.5 * guess.reshape(shape) + (1 - kept) ** 0.5 * noise
+        started: Tensor = kept**0.5 * self.start.guess(embedding, shape) + (1 - kept) ** 0.5 * noise
         return started
 
     def draw(self, embedding: Tensor, seed: int) -> NDArray[np.uint8]:

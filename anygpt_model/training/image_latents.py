@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-SIZE = 64
+SIZE = 128
 """Pixels a side of the pictures that the pocket draws."""
 CHANNELS = 8
 LARGE = 1024.0
@@ -26,7 +26,7 @@ CENTRE, SCALE = 0.6, 1.25
 
 
 def autoencoder() -> AutoencoderKL:
-    """Pictures [B, 3, 64, 64] in -1..1 to latents [B, 3, 32, 32] and back."""
+    """Pictures [B, 3, SIZE, SIZE] in -1..1 to latents [B, 3, SIZE / 2, SIZE / 2] and back."""
     vae = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * 2,
         up_block_types=["UpDecoderBlock2D"] * 2,
@@ -85,17 +85,10 @@ def leave(norm: nn.GroupNorm, conv: nn.Conv2d, bias: float) -> None:
     offset(conv)[:3] = bias - LINEAR
 
 
-def scaled(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pictures [N, H, W, C] at SIZE pixels a side."""
+def halved(pictures: NDArray[np.uint8]) -> Tensor:
+    """The scaled latents [N, 3, SIZE / 2, SIZE / 2] that pictures [N, H, W, 3] have at SIZE pixels a side."""
     parts = []
     for part in np.array_split(pictures, max(1, len(pictures) // 256)):
-        flat = torch.from_numpy(part).permute(0, 3, 1, 2).float()
-        small = F.interpolate(flat, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 255).round()
-        parts.append(small.permute(0, 2, 3, 1).to(torch.uint8).numpy())
-    return np.concatenate(parts)
-
-
-@torch.no_grad()
-def latents_of(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """The scaled latents [N, 3, 32, 32] of pictures [N, 3, 64, 64] in 0..1, as the denoiser sees them."""
-    return torch.cat([SCALE * vae.encode(2 * part - 1).latent_dist.mean for part in torch.split(pictures, 64)])
+        flat = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
+        parts.append(F.interpolate(flat, (SIZE // 2, SIZE // 2), mode="bicubic", antialias=True).clamp(0, 1))
+    return SCALE * (2 * torch.cat(parts) - 2 + CENTRE)

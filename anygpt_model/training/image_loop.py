@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
@@ -132,11 +131,6 @@ def prepare(device: str, seed: int) -> torch.Generator:
     if device == "cpu":
         torch.backends.cuda.enable_flash_sdp(False)
     return torch.Generator().manual_seed(seed)
-
-
-def batch_of(pictures: NDArray[np.uint8], rows: Tensor) -> Tensor:
-    """Pictures of these rows as float [B, 3, H, W] in 0..1."""
-    return torch.from_numpy(pictures[rows.numpy()]).permute(0, 3, 1, 2).float() / 255
 
 
 def sheet(rows: list[Tensor], path: Path) -> None:

@@ -1,40 +1,42 @@
 """The teacher of the pocket's image tokenizer, in closed form, where the published one had CLIP.
 
-A picture's teaching is 380 numbers: 56 say what it is (latent semantic analysis of the thing's tags, label and
-family), 4 which style it is in, 320 how it looks (principal components of 32 x 32 pixels). The first 252, cut into 32
-groups, scaled and clustered, are also the codebook and the codes that the tokenizer is to reach: 7 codes for the thing,
-1 for the style, then 24 from coarse to fine. Everything is fitted on pictures that may be trained on; things drawn by
-other hands are measured by the same scales. Knows no network.
+Of 32 codes the first two say which thing a picture shows: its family (clusters of latent semantic coordinates of tags,
+label and kind) and its place in the family, so that no two known things share both. The third is the style. The other
+29 tell, from coarse to fine, how the picture differs from what is known by heart of that thing in that style
+(principal components of 24 x 24 pixels). Whoever draws from words can't know how one picture looks, so these codes say
+"no difference" then: all that a language model has to learn is which thing has which two codes.
+
+Everything is fitted on pictures that may be trained on. Knows no network.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from .image_data import STYLES, load
-from .image_hands import load_hands
 from .image_loop import command
+from .image_meaning import clustered, meanings, named
 
 log = logging.getLogger(__name__)
 
-SIDE = 32
-MEANING, LOOKS = 56, 320
-FEATURES = MEANING + len(STYLES) + LOOKS
-CODED_LOOKS = 192
-"""Components of the looks that have codes of their own; the finer ones follow from what the picture is."""
+MEANING = 24
+"""Numbers of a code's vector that tell its meaning."""
 CODE_DIM = 32
 APART = 4.0
 """How far the kinds of groups lie apart in the codebook, so that a vector finds its own kind."""
+LIKENESS = 4.0
+"""How much rather the style that is most like a missing one stands in for it."""
+SEEN, SIDE = 48, 24
+"""Pixels a side that the eye sees, and at which looks are told."""
 
 
 @dataclass(frozen=True)
@@ -47,70 +49,38 @@ class Kind:
     mark: int
 
 
-KINDS = (Kind(7, 8, 252, 28), Kind(1, 4, 4, 29), Kind(8, 4, 256, 30), Kind(8, 8, 256, 31), Kind(8, 12, 256, 27))
+FAMILY, MEMBER, STYLE = Kind(1, MEANING, 224, 26), Kind(1, MEANING, 64, 27), Kind(1, len(STYLES), len(STYLES), 28)
+LOOKS = (Kind(9, 2, 244, 29), Kind(10, 4, 244, 30), Kind(10, 6, 244, 31))
+KINDS = (FAMILY, MEMBER, STYLE, *LOOKS)
+CODED_LOOKS = sum(kind.groups * kind.width for kind in LOOKS)
+THING = FAMILY.groups + MEMBER.groups
+"""Codes that say which thing it is; the style's follows."""
+FEATURES = sum(kind.groups * kind.width for kind in KINDS)
+"""Numbers of an image embedding: what the codes' vectors hold, one after another."""
 
 
 @dataclass(frozen=True)
 class Teaching:
-    """For all N pictures: vectors to reach [N, 32, CODE_DIM], their codes [N, 32], image embeddings [N, FEATURES]; and
-    the codebook [1024, CODE_DIM]. train: rows that may be trained on.
+    """What the tokenizer is to know. N pictures, T known things (those that have a picture to train on).
 
-    Of the M pictures by other hands there are the vectors to reach, [M, 32, CODE_DIM], but no style's."""
+    things: names; thing: number of each picture's thing [N], -1 if unknown; style: [N]; train: rows to learn from.
+    codebook: [1024, CODE_DIM]; codes: of each known thing [T, THING]; drawing: codes to draw each picture with [N, 32].
+    axes, middle: the looks of pixels x [3 * SIDE * SIDE] in 0..1 are (x - middle) @ axes, each of deviation 1.
+    recalled: looks of each thing in each style that are known by heart [T, styles, CODED_LOOKS].
+    alike: how much pictures of the second style tell of the first [styles, styles].
+    """
 
-    vectors: Tensor
-    codes: Tensor
-    embeddings: Tensor
-    codebook: Tensor
+    things: list[str]
+    thing: Tensor
+    style: Tensor
     train: Tensor
-    hands: Tensor
-
-
-def components(points: NDArray[np.float32], fit: NDArray[np.bool_], count: int) -> NDArray[np.float32]:
-    """The first principal components of points [N, D], found on the rows `fit`, as coordinates [N, count]."""
-    centred = points - points[fit].mean(0)
-    _, axes = np.linalg.eigh(centred[fit].T @ centred[fit])
-    return centred @ axes[:, ::-1][:, :count]  # type: ignore[no-any-return]
-
-
-def looks(pictures: NDArray[np.uint8], fit: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Principal components [N, LOOKS] of pictures [N, H, W, 3] at SIDE pixels."""
-    step = pictures.shape[1] // SIDE
-    small = pictures.reshape(len(pictures), SIDE, step, SIDE, step, 3).mean(axis=(2, 4), dtype=np.float32)
-    return components(small.reshape(len(pictures), -1) / 255, fit, LOOKS)
-
-
-def meanings(rows: list[dict[str, Any]], fit: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Latent semantic coordinates [N, MEANING] of what pictures show; alike for all styles of a thing."""
-    bags = [words(row) for row in rows]
-    vocabulary = {word: i for i, word in enumerate(sorted({word for bag in bags for word in bag}))}
-    table = np.zeros((len(rows), len(vocabulary)), np.float32)
-    for i, bag in enumerate(bags):
-        for word in bag:
-            table[i, vocabulary[word]] += 1
-    table = table[:, (table[fit] > 0).sum(0) >= 8]
-    table *= np.log(len(rows) / (table > 0).sum(0))
-    table /= np.linalg.norm(table, axis=1, keepdims=True) + 1e-6
-    return components(table, fit, MEANING)
-
-
-def words(row: dict[str, Any]) -> list[str]:
-    """What is known of a thing in words; its family counts double."""
-    family = [f"#{row['subgroup']}", f"##{row['group']}"]
-    return [*row["tags"], *re.findall(r"[a-z]+", row["label"].lower()), *family, *family]
-
-
-def clustered(points: Tensor, count: int, generator: torch.Generator, rounds: int = 25) -> Tensor:
-    """k-means: centres [count, D] of points [N, D]; empty clusters restart at random points."""
-    centres = points[torch.randperm(len(points), generator=generator)[:count]].clone()
-    for _ in range(rounds):
-        nearest = torch.cat([torch.cdist(part, centres).argmin(1) for part in torch.split(points, 8192)])
-        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
-        sizes = torch.bincount(nearest, minlength=count)
-        filled = sizes > 0
-        centres[filled] = sums[filled] / sizes[filled, None]
-        fresh = torch.randint(len(points), (int((~filled).sum()),), generator=generator)
-        centres[~filled] = points[fresh]
-    return centres
+    codebook: Tensor
+    codes: Tensor
+    drawing: Tensor
+    axes: Tensor
+    middle: Tensor
+    recalled: Tensor
+    alike: Tensor
 
 
 def placed(points: Tensor, kind: Kind) -> Tensor:
@@ -120,66 +90,153 @@ def placed(points: Tensor, kind: Kind) -> Tensor:
     return whole
 
 
-def teach(work: Path, seed: int = 0) -> Teaching:
-    """Teaching for every picture of stage "data"; a minute on one core, the same whenever the data are the same."""
-    pictures, _, rows = load(work)
-    others, _, things = load_hands(work)
-    fit = np.array([row["split"] == "train" for row in rows])
-    style = np.eye(len(STYLES), dtype=np.float32)[[STYLES.index(row["style"]) for row in rows]] - 1 / len(STYLES)
-    look_of = torch.from_numpy(looks(np.concatenate([pictures, others]), np.pad(fit, (0, len(others)))))
-    parts = [torch.from_numpy(meanings(rows, fit)), torch.from_numpy(style), look_of[: len(rows)]]
-    train = torch.from_numpy(fit)
-    deviations = [part[train].std(0) for part in parts]
-    meaning, manner, look = (part / deviation for part, deviation in zip(parts, deviations, strict=True))
-    # Coarse components matter more to the eye: the embedding keeps the square root of their spread.
-    weight = (deviations[2] / deviations[2].square().mean().sqrt()).sqrt()
-    embeddings = torch.cat([0.7 * meaning, manner, look * weight], dim=1)
-    points = sources(meaning, manner, look)
-    book = codebook(points, train, torch.Generator().manual_seed(seed))
-    by_hands = meaning[torch.from_numpy(things)], torch.zeros(len(others), len(STYLES)), look_of[len(rows) :]
-    reached = sources(by_hands[0], by_hands[1], by_hands[2] / deviations[2])
-    codes = nearest(points, book)
-    return Teaching(
-        torch.cat(points, 1), codes, embeddings, torch.cat(book), train.nonzero()[:, 0], torch.cat(reached, 1)
+def as_taken(pictures: NDArray[np.uint8]) -> Tensor:
+    """Pictures [N, H, W, 3] as the codec hands them to the tokenizer, in 0..1: [N, 3, SEEN, SEEN]."""
+    squares = [Image.fromarray(each).resize((SEEN, SEEN), Image.Resampling.BICUBIC) for each in pictures]
+    return torch.from_numpy(np.stack([np.asarray(square) for square in squares])).permute(0, 3, 1, 2).float() / 255
+
+
+def small(taken: Tensor) -> Tensor:
+    """Pictures [N, 3, SEEN, SEEN] at half size as points [N, 3 * SIDE * SIDE], channel by channel."""
+    return F.avg_pool2d(taken, 2).flatten(1)
+
+
+def look_axes(points: Tensor) -> tuple[Tensor, Tensor]:
+    """The first CODED_LOOKS principal axes of points [N, D], scaled so that coordinates have deviation 1 on average
+    of a group: [D, CODED_LOOKS]; and the points' middle [D]."""
+    middle = points.mean(0)
+    centred = points - middle
+    spread, axes = torch.linalg.eigh(centred.T @ centred / len(points))
+    axes = axes.flip(1)[:, :CODED_LOOKS]
+    deviation = spread.flip(0)[:CODED_LOOKS].sqrt()
+    scales, start = torch.empty(CODED_LOOKS), 0
+    for kind in LOOKS:
+        for _ in range(kind.groups):
+            scales[start : start + kind.width] = deviation[start : start + kind.width].square().mean().sqrt()
+            start += kind.width
+    return axes / scales, middle
+
+
+def likeness(points: Tensor, thing: Tensor, style: Tensor) -> Tensor:
+    """How much of a picture in one style those of the same thing in each other style tell, [styles, styles]: the shares
+    of a least-squares guess. points: [N, D] of training pictures; their things and styles [N]."""
+    place = torch.full((int(thing.max()) + 1, len(STYLES)), -1, dtype=torch.long)
+    place[thing, style] = torch.arange(len(thing))
+    whole = points[place[(place >= 0).all(1)]]
+    table = torch.zeros(len(STYLES), len(STYLES))
+    for wanted in range(len(STYLES)):
+        others = [each for each in range(len(STYLES)) if each != wanted]
+        inputs = whole[:, others].transpose(1, 2).flatten(0, 1)
+        shares = torch.linalg.lstsq(inputs, whole[:, wanted].flatten()[:, None]).solution[:, 0].clamp(min=0.01)
+        table[wanted, others] = shares / shares.sum()
+    return table
+
+
+def stand_ins(alike: Tensor, there: Tensor) -> Tensor:
+    """For each thing and style the shares of the pictures that are known, [T, styles, styles]; there: which are
+    [T, styles]. A picture that is there stands for itself alone."""
+    whole = torch.eye(len(STYLES)) * 1e9 + alike.clamp(min=1e-6) ** LIKENESS
+    shares = whole * there[:, None, :]
+    return shares / shares.sum(-1, keepdim=True)
+
+
+def by_heart(points: Tensor, teaching: tuple[Tensor, Tensor, Tensor, int], alike: Tensor) -> Tensor:
+    """What is known of each thing in each style, [T, styles, D]: its picture, or a blend of those in other styles.
+
+    points: [N, D] of all pictures; teaching: thing [N], style [N], train [n] and the number of things."""
+    thing, style, train, count = teaching
+    kept = torch.zeros(count, len(STYLES), points.shape[1])
+    there = torch.zeros(count, len(STYLES))
+    kept[thing[train], style[train]] = points[train]
+    there[thing[train], style[train]] = 1.0
+    return stand_ins(alike, there) @ kept
+
+
+def differences(looks: Tensor, recalled: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
+    """How pictures may differ from what is recalled [n, CODED_LOOKS]: from the same thing in other styles, from other
+    things. looks: of pictures [n, W]; known: their things [n]."""
+    style = torch.randint(len(STYLES), (len(looks),), generator=generator)
+    other = torch.randint(len(recalled), (len(looks),), generator=generator)
+    return torch.cat([looks - recalled[known, style], looks - recalled[other, style]])
+
+
+def look_codes(found: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """The codes' vectors [codes, CODE_DIM] of each of LOOKS, from differences [n, CODED_LOOKS]; the first of each is
+    "no difference"."""
+    books, start = [], 0
+    for kind in LOOKS:
+        part = found[:, start : start + kind.groups * kind.width].reshape(-1, kind.width)
+        centres = clustered(part[torch.randperm(len(part), generator=generator)[:40_000]], kind.codes, generator)
+        centres[0] = 0.0
+        books.append(placed(centres, kind))
+        start += kind.groups * kind.width
+    return books
+
+
+def thing_codes(centres: Tensor, kind: Kind) -> Tensor:
+    """Centres [codes, D] as codebook vectors: their first components, of deviation 1."""
+    centred = centres - centres.mean(0)
+    _, axes = torch.linalg.eigh(centred.T @ centred)
+    points = centred @ axes.flip(1)[:, : kind.width]
+    return placed(points / points.std(), kind)
+
+
+def first_of_kind(number: int) -> int:
+    """The first code of the kind with this number in KINDS."""
+    return sum(kind.codes for kind in KINDS[:number])
+
+
+def drawing_codes(codes: Tensor, style: Tensor) -> Tensor:
+    """Codes [N, 32] to draw with, of a thing's codes [N, THING] and styles [N]: no difference from what is known."""
+    still = [first_of_kind(3 + number) for number, kind in enumerate(LOOKS) for _ in range(kind.groups)]
+    return torch.cat(
+        [codes, first_of_kind(2) + style[:, None], torch.tensor(still).expand(len(codes), -1)],
+        dim=1,
     )
 
 
-def sources(meaning: Tensor, manner: Tensor, look: Tensor) -> list[Tensor]:
-    """Standardised parts [N, ...] as vectors [N, groups, CODE_DIM], one tensor for each of KINDS."""
-    widths = [kind.groups * kind.width for kind in KINDS[2:]]
-    flat = [meaning, manner, *torch.split(look[:, :CODED_LOOKS], widths, dim=1)]
-    return [
-        placed(part.reshape(len(part), kind.groups, kind.width), kind) for kind, part in zip(KINDS, flat, strict=True)
-    ]
-
-
-def codebook(points: list[Tensor], train: Tensor, generator: torch.Generator) -> list[Tensor]:
-    """The codes' vectors [codes, CODE_DIM] of each of KINDS, clustered from the rows `train`."""
-    return [
-        clustered(part[train].flatten(0, 1), kind.codes, generator) for kind, part in zip(KINDS, points, strict=True)
-    ]
-
-
-def nearest(points: list[Tensor], books: list[Tensor]) -> Tensor:
-    """Codes [N, 32] of points."""
-    codes: list[Tensor] = []
-    start = 0
-    for part, book in zip(points, books, strict=True):
-        codes.append(start + torch.cdist(part.flatten(0, 1), book).argmin(1).reshape(part.shape[:2]))
-        start += len(book)
-    return torch.cat(codes, 1)
+def teach(work: Path, seed: int = 0) -> Teaching:
+    """Teaching for the pictures of stage "data"; a minute on one core, the same whenever the data are the same."""
+    pictures, _, rows = load(work)
+    generator = torch.Generator().manual_seed(seed)
+    fit = np.array([row["split"] == "train" for row in rows])
+    train = torch.from_numpy(fit).nonzero()[:, 0]
+    numbers = {row["concept"]: 0 for row in rows if row["split"] == "train"}
+    numbers = {name: number for number, name in enumerate(numbers)}
+    thing = torch.tensor([numbers.get(row["concept"], -1) for row in rows])
+    style = torch.tensor([STYLES.index(row["style"]) for row in rows])
+    meaning = torch.from_numpy(meanings(rows, fit))
+    first = torch.tensor([int((thing[train] == number).nonzero()[0, 0]) for number in range(len(numbers))])
+    of_things = meaning[train[first]]
+    codes, families, members = named(of_things, FAMILY.codes, MEMBER.codes, generator)
+    points = small(as_taken(pictures))
+    axes, middle = look_axes(points[train])
+    looks = (points - middle) @ axes
+    alike = likeness(points[train] - 1, thing[train], style[train])
+    recalled = by_heart(looks, (thing, style, train, len(numbers)), alike)
+    books = [thing_codes(families, FAMILY), thing_codes(members, MEMBER), placed(torch.eye(len(STYLES)), STYLE)]
+    books += look_codes(differences(looks[train], recalled, thing[train], generator), generator)
+    codes[:, 1] += first_of_kind(1)
+    # Whoever draws a thing that nobody knows draws the known one that means most nearly the same.
+    like = torch.where(thing >= 0, thing, torch.cdist(meaning, of_things).argmin(1))
+    drawing = drawing_codes(codes[like], style)
+    return Teaching(list(numbers), thing, style, train, torch.cat(books), codes, drawing, axes, middle, recalled, alike)
 
 
 def run(work: Path, minutes: float, device: str, seed: int) -> None:
-    """Compute the teaching and say how much of it the codes keep; takes a minute whatever `minutes` says."""
+    """Compute the teaching and say what its codes are like; takes a minute whatever `minutes` says."""
     teaching = teach(work, seed)
-    kept = teaching.codebook[teaching.codes] - teaching.vectors
+    sizes = torch.bincount(teaching.codes[:, 0])
+    log.info(
+        "%d things in %d families, at most %d in one", len(teaching.things), int((sizes > 0).sum()), int(sizes.max())
+    )
+    log.info("likeness of styles:\n%s", teaching.alike.numpy().round(2))
     start = 0
     for kind in KINDS:
-        part = slice(start, start + kind.groups)
-        share = 1 - kept[:, part].square().sum() / teaching.vectors[:, part, : kind.width].square().sum()
-        log.info("%d groups of %d numbers, %d codes: %.2f kept", kind.groups, kind.width, kind.codes, float(share))
-        start += kind.groups
+        book = teaching.codebook[start : start + kind.codes, : kind.width]
+        gaps = torch.cdist(book, book) + 1e9 * torch.eye(len(book))
+        log.info("%d groups of %d codes, nearest two %.3f apart", kind.groups, kind.codes, float(gaps.min()))
+        start += kind.codes
 
 
 if __name__ == "__main__":

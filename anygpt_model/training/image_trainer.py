@@ -10,7 +10,7 @@ from pathlib import Path
 from . import seed_trainer, unclip_trainer
 from .image_loop import command
 
-TOKENIZER_SHARE = 0.7
+TOKENIZER_SHARE = 0.78
 
 
 def run(work: Path, minutes: float, device: str, seed: int) -> None:
@@ -20,4 +20,4 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    command(run, minutes=40)
+    command(run, minutes=13.5)

@@ -28,8 +28,8 @@ TO_DRAW, TO_NAME = "a thing's codes", "a thing's name"
 """Lessons: an exchange without the system line and without codes that hardly vary. There are more things than chats can
 show often enough, and a lesson costs a fifth of a chat."""
 SHARES = {
-    TO_DRAW: 0.22,
-    TO_NAME: 0.26,
+    TO_DRAW: 0.14,
+    TO_NAME: 0.34,
     "text->image": 0.06,
     "image->text": 0.09,
     "text->speech": 0.12,

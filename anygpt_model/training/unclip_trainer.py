@@ -1,9 +1,9 @@
-"""Stage "image synthesis": trains the pocket's denoiser on the frozen tokenizer's embeddings, and writes `unclip/`.
+"""Stage "image synthesis": writes down the pocket's memory of pictures, trains its denoiser, and writes `unclip/`.
 
 The folder is a stock Stable unCLIP pipeline: the text encoder is there and untrained, since the prompt is always empty
-and the denoiser has no cross-attention. Minutes don't teach a denoiser to compose a picture, so composing is done in
-closed form: a linear guess of the latents from the embedding is the start, and the published schedule is cut to its
-first 60 times, from which the denoiser sharpens. Knows no picture file.
+and the denoiser has no cross-attention. Minutes don't teach a denoiser to compose a picture, so what is known by heart
+is the start (image_memory.py), and the published schedule is cut to its first few times: the denoiser only smooths, and
+at more noise it spoils what is known. Knows no picture file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, UNet2DConditionModel
 from diffusers.models.embeddings import get_timestep_embedding
@@ -22,42 +21,44 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..codecs.seed import SeedTokenizer, load_seed
-from ..codecs.unclip import OPTIONS, START, EmbeddingPipeline, ImageSynthesis, SynthesisOptions
+from ..codecs.start import START, Start
+from ..codecs.unclip import OPTIONS, EmbeddingPipeline, ImageSynthesis, SynthesisOptions
+from ..devices import mixed_precision
 from .image_data import load
-from .image_latents import SIZE, autoencoder, latents_of, scaled
-from .image_loop import Average, Budget, Run, batch_of, command, prepare, sheet
-from .seed_hand_trainer import mistaken, sibling_of
-from .seed_shape import CONFIG
+from .image_latents import SIZE, autoencoder, halved
+from .image_loop import Average, Budget, Run, command, prepare, sheet
+from .image_memory import remembered
+from .image_teacher import FEATURES, Teaching, as_taken, small, teach
 
 log = logging.getLogger(__name__)
 
-BATCH = 24
+BATCH, CROP = 32, 32
+"""Pieces learnt from at once, and how many latents a side each has: what the memory lost is lost in small places."""
 PEAK = 2e-3
-TIMES = 300
-STARTING_TIME = 60
-"""Times that are learnt, and from which of them pictures set out: at more noise less of the linear guess survives."""
+TIMES, STARTING_TIME = 20, 4
+"""Times that are learnt, and from which of them pictures set out. Of held-out drawings 93 in 100 were found by the
+judge from the start alone, 88 from time 4, 82 from time 20."""
 UNCONDITIONAL = 0.1
-OPTIONS_OF_POCKET = SynthesisOptions(steps=6, guidance=1.0)
+OPTIONS_OF_POCKET = SynthesisOptions(steps=2, guidance=1.0)
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 def fresh() -> UNet2DConditionModel:
-    """The untrained denoiser: 32 x 32 latents, class projection as published, self-attention at 8 x 8."""
+    """The untrained denoiser: 64 x 64 latents, class projection as published, no attention."""
     return UNet2DConditionModel(
         sample_size=SIZE // 2,
         in_channels=3,
         out_channels=3,
-        block_out_channels=(32, 48, 64),
-        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-        mid_block_type="UNetMidBlock2D",
-        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        block_out_channels=(16, 32, 48),
+        down_block_types=("DownBlock2D", "DownBlock2D", "DownBlock2D"),
+        mid_block_type=None,
+        up_block_types=("UpBlock2D", "UpBlock2D", "UpBlock2D"),
         layers_per_block=1,
-        attention_head_dim=32,
-        norm_num_groups=16,
-        time_embedding_dim=128,
+        norm_num_groups=8,
+        time_embedding_dim=64,
         cross_attention_dim=TEXT["hidden_size"],
         class_embed_type="projection",
-        projection_class_embeddings_input_dim=2 * CONFIG.image_features_dim,
+        projection_class_embeddings_input_dim=2 * FEATURES,
         resnet_time_scale_shift="scale_shift",
     )
 
@@ -75,23 +76,9 @@ def schedule(times: int) -> PNDMScheduler:
     )
 
 
-def linear_start(embeddings: Tensor, latents: Tensor) -> dict[str, Tensor]:
-    """Ridge regression of latents [N, C, h, w] on embeddings [N, F]: weight [C * h * w, F] and bias [C * h * w]."""
-    inputs = torch.cat([embeddings, torch.ones(len(embeddings), 1)], dim=1)
-    square = inputs.T @ inputs + 0.003 * len(inputs) * torch.eye(inputs.shape[1])
-    solved = torch.linalg.solve(square, inputs.T @ latents.flatten(1))
-    return {"weight": solved[:-1].T.contiguous(), "bias": solved[-1].contiguous()}
-
-
 def noising() -> DDPMScheduler:
     """The published schedule of embeddings."""
     return DDPMScheduler(beta_schedule="squaredcos_cap_v2")
-
-
-def codes_of(work: Path) -> Tensor:
-    """The teacher's codes int64 [N, 32] of all pictures."""
-    with np.load(work / "image" / "tokens.npz") as kept:
-        return torch.from_numpy(kept["codes"].astype(np.int64))
 
 
 @torch.no_grad()
@@ -109,19 +96,26 @@ def labelled(embeddings: Tensor) -> Tensor:
     return torch.cat([noised, level.to(embeddings)], dim=1) * keep
 
 
-def loss_of(unet: UNet2DConditionModel, latents: Tensor, labels: Tensor, alphas: Tensor) -> Tensor:
-    """Mean square of the velocity's error for latents [B, 4, h, w] at random times."""
-    # The start is a guess, which only the noisiest times meet, so they come more often.
-    times = (torch.rand(len(latents)) ** 0.7 * len(alphas)).long()
+def loss_of(unet: UNet2DConditionModel, latents: Tensor, guess: Tensor, labels: Tensor, alphas: Tensor) -> Tensor:
+    """Mean square of the velocity's error at random times, of latents [B, C, h, w] that are partly still the guess."""
+    size = len(latents)
+    times = torch.randint(len(alphas), (size,))
     kept = alphas[times].to(latents)[:, None, None, None]
-    noise = torch.randn_like(latents)
-    noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
-    velocity = kept.sqrt() * noise - (1 - kept).sqrt() * latents
-    text = latents.new_zeros(len(latents), 1, TEXT["hidden_size"])
-    with torch.autocast(latents.device.type, torch.bfloat16):
+    share = torch.rand(size, 1, 1, 1).to(latents)
+    noisy = kept.sqrt() * (latents + share * (guess - latents)) + (1 - kept).sqrt() * torch.randn_like(latents)
+    # What takes the noisy latents to the right ones, as velocity: latents = sqrt(kept) noisy - sqrt(1 - kept) velocity.
+    velocity = (kept.sqrt() * noisy - latents) / (1 - kept).sqrt()
+    text = latents.new_zeros(size, 1, TEXT["hidden_size"])
+    with mixed_precision(latents.device.type):
         made = unet(noisy, times.to(latents.device), text, class_labels=labels).sample
     miss: Tensor = made.float() - velocity
     return miss.square().mean()
+
+
+def cropped(latents: Tensor, generator: torch.Generator) -> Tensor:
+    """The same square piece of all latents [..., h, w]: [..., CROP, CROP]."""
+    top, left = (int(torch.randint(side - CROP + 1, (1,), generator=generator)) for side in latents.shape[-2:])
+    return latents[..., top : top + CROP, left : left + CROP]
 
 
 def text_parts(folder: Path) -> tuple[Any, Any]:
@@ -147,7 +141,7 @@ def export(unet: UNet2DConditionModel, vae: AutoencoderKL, start: dict[str, Tens
     pipeline = EmbeddingPipeline(
         feature_extractor=None,
         image_encoder=None,
-        image_normalizer=StableUnCLIPImageNormalizer(CONFIG.image_features_dim),
+        image_normalizer=StableUnCLIPImageNormalizer(FEATURES),
         image_noising_scheduler=noising(),
         tokenizer=tokenizer,
         text_encoder=text_encoder,
@@ -156,7 +150,7 @@ def export(unet: UNet2DConditionModel, vae: AutoencoderKL, start: dict[str, Tens
         vae=vae,
     )
     pipeline.to(torch.float16).save_pretrained(folder)
-    save_file({name: tensor.half() for name, tensor in start.items()}, folder / START)
+    save_file(start, folder / START)
     index = folder / "model_index.json"
     told = json.loads(index.read_text()) | {"_class_name": "StableUnCLIPImg2ImgPipeline"}
     index.write_text(json.dumps(told, indent=2) + "\n")
@@ -164,57 +158,55 @@ def export(unet: UNet2DConditionModel, vae: AutoencoderKL, start: dict[str, Tens
     (folder / OPTIONS).write_text(json.dumps(options, indent=2) + "\n")
 
 
-def look(folder: Path, embeddings: Tensor, pictures: Tensor, path: Path) -> None:
-    """Save pictures [N, 3, H, W] above what the exported pipeline draws from their embeddings."""
+def look(folder: Path, embeddings: Tensor, latents: Tensor, path: Path) -> None:
+    """Save pictures, as latents [N, C, h, w], above what the exported pipeline draws from their embeddings."""
     synthesis = ImageSynthesis.from_folder(folder)
     drawn = [torch.from_numpy(synthesis.draw(embedding, 0)).permute(2, 0, 1) / 255 for embedding in embeddings]
+    vae = synthesis.pipeline.vae
+    pictures = vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5
     rows = zip(torch.split(pictures, 12), torch.split(torch.stack(drawn), 12), strict=True)
     sheet([row for pair in rows for row in pair], path)
 
 
+def known_pictures(work: Path, teaching: Teaching) -> tuple[Tensor, Tensor]:
+    """The latents [N, C, h, w] and looks [N, CODED_LOOKS] of all pictures of stage "data"."""
+    pictures, _, _ = load(work)
+    return halved(pictures), (small(as_taken(pictures)) - teaching.middle) @ teaching.axes
+
+
 def run(work: Path, minutes: float, device: str, seed: int) -> None:
-    """Train the denoiser for `minutes` in all and write the pipeline to `work/image/unclip`."""
+    """Write the memory, train the denoiser for `minutes` in all and write the pipeline to `work/image/unclip`."""
     generator = prepare(device, seed)
-    pictures, _, rows = load(work)
-    split = {name: torch.tensor([row["row"] for row in rows if row["split"] == name]) for name in ("train", "pair")}
+    teaching = teach(work)
     tokenizer = load_seed(work / "image" / "seed", device)
-    vae = autoencoder().to(device)
-    # Whoever writes codes errs: the denoiser sees what the hand tells of right ones and of mistaken ones.
-    codes, concepts = codes_of(work), [row["concept"] for row in rows]
-    siblings = codes[sibling_of(concepts, split["train"], generator)][split["train"]]
-    right = codes[split["train"]]
-    others = right[torch.randperm(len(right), generator=generator)]
-    known = torch.stack([embeddings_of(tokenizer, each) for each in (right, mistaken(right, siblings, others))])
-    pictures = scaled(pictures)
-    latents = latents_of(vae, batch_of(pictures, split["train"]).to(device))
-    start = linear_start(known.flatten(0, 1).cpu(), latents.cpu().repeat(len(known), 1, 1, 1))
+    latents, looks = known_pictures(work, teaching)
+    train = teaching.train
+    start = remembered(teaching, latents[train], looks[train])
+    recalled = Start(start)
+    embeddings = embeddings_of(tokenizer, teaching.drawing).cpu()
     unet = fresh().to(device)
     average = Average(fresh().to(device), decay=0.99)
-    log.info("denoiser of %.1f million parameters", sum(p.numel() for p in unet.parameters()) / 1e6)
+    log.info("denoiser of %.2f million parameters", sum(p.numel() for p in unet.parameters()) / 1e6)
     optimizer = torch.optim.AdamW(unet.parameters(), PEAK, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    parts = {"unet": unet, "average": average}
-    job = Run(work / "image" / "unet.pt", parts, [optimizer], Budget(60 * minutes))
+    job = Run(work / "image" / "unet.pt", {"unet": unet, "average": average}, [optimizer], Budget(60 * minutes))
     job.resume()
     alphas = schedule(TIMES).alphas_cumprod
-    shown = torch.arange(0, len(split["train"]), len(split["train"]) // 24)[:24]
-    held = split["pair"][:: len(split["pair"]) // 24][:24]
-    asked = torch.cat([known[0, shown], embeddings_of(tokenizer, codes[held])])
-    wanted = batch_of(pictures, torch.cat([split["train"][shown], held]))
     recent = 0.0
     for step in job.steps():
-        chosen = torch.randint(latents.shape[0], (BATCH,), generator=generator)
-        view = torch.randint(len(known), (BATCH,), generator=generator)
-        loss = loss_of(unet, latents[chosen], labelled(known[view, chosen]), alphas)
+        rows = train[torch.randint(len(train), (BATCH,), generator=generator)]
+        guesses = torch.cat([recalled.guess(embedding, (1, *latents.shape[1:])) for embedding in embeddings[rows]])
+        right, guess = cropped(torch.stack([latents[rows], guesses]), generator).to(device)
+        loss = loss_of(unet, right, guess, labelled(embeddings[rows]).to(device), alphas)
         job.learn(loss)
         average.update(unet, step)
         recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
         if step % 50 == 0:
             log.info("%5d %3.0f%% loss %.4f", step, 100 * job.budget.progress, recent)
-        if step % 150 == 149:
-            export(fresh_copy(average.net), fresh_copy(vae), start, work / "image" / "unclip")
-            look(work / "image" / "unclip", asked, wanted, work / "image" / "unclip.png")
-    export(fresh_copy(average.net), fresh_copy(vae), start, work / "image" / "unclip")
-    look(work / "image" / "unclip", asked, wanted, work / "image" / "unclip.png")
+    folder = work / "image" / "unclip"
+    export(fresh_copy(average.net), autoencoder(), start, folder)
+    pair = torch.tensor([row["row"] for row in load(work)[2] if row["split"] == "pair"])
+    shown = torch.cat([rows[:: len(rows) // 24][:24] for rows in (train, pair)])
+    look(folder, embeddings[shown], latents[shown], work / "image" / "unclip.png")
 
 
 def fresh_copy(network: Any) -> Any:
@@ -225,4 +217,4 @@ def fresh_copy(network: Any) -> Any:
 
 
 if __name__ == "__main__":
-    command(run, minutes=20)
+    command(run, minutes=3)

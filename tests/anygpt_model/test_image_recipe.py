@@ -1,23 +1,37 @@
-"""What the picture recipe computes without training: phrases, the split, the teacher's codebook, the linear latents."""
+"""What the picture recipe writes down without training: phrases, the split, codes, the eye, the memory, the latents."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from anyloom.anygpt_model.training.image_data import captions, phrase, split
-from anyloom.anygpt_model.training.image_latents import CENTRE, SCALE, autoencoder, latents_of
+from anyloom.anygpt_model.codecs.start import Start, patched, unpatched
+from anyloom.anygpt_model.codecs.stem import Stem
+from anyloom.anygpt_model.training.image_data import STYLES, captions, phrase, split
+from anyloom.anygpt_model.training.image_hands import plain
+from anyloom.anygpt_model.training.image_latents import CENTRE, SCALE, autoencoder, halved
+from anyloom.anygpt_model.training.image_meaning import SEMANTIC, clustered, components, named
+from anyloom.anygpt_model.training.image_memory import READ, remembered
 from anyloom.anygpt_model.training.image_teacher import (
     CODED_LOOKS,
     KINDS,
-    clustered,
-    codebook,
-    components,
-    nearest,
-    sources,
+    THING,
+    Teaching,
+    by_heart,
+    drawing_codes,
+    likeness,
+    look_axes,
+    look_codes,
+    placed,
+    small,
+    stand_ins,
+    thing_codes,
 )
-from anyloom.anygpt_model.training.seed_hand_trainer import THING, mistaken, sibling_of
-from anyloom.anygpt_model.training.unclip_trainer import linear_start
+from anyloom.anygpt_model.training.seed_shape import TOLD, WIDTHS
+from anyloom.anygpt_model.training.seed_stem_trainer import Learner, folded
+from anyloom.anygpt_model.training.seed_writer import discriminants, normalised, written
 
 
 @pytest.mark.parametrize(
@@ -69,21 +83,157 @@ def test_components_and_clusters_recover_what_was_put_in() -> None:
     assert torch.cdist(centres, found).min(1).values.max() < 0.2
 
 
-def test_each_kind_of_code_stays_within_its_own_part_of_the_codebook() -> None:
+def test_names_of_sets_become_plain() -> None:
+    assert plain("Red Apple") == plain("red-apple-2") == "redapple"
+    assert plain("keycap: 2") != plain("keycap: 3")
+
+
+def test_no_two_things_share_their_codes() -> None:
     generator = torch.Generator().manual_seed(0)
-    widths = [KINDS[0].groups * KINDS[0].width, KINDS[1].width, CODED_LOOKS + 40]
-    points = sources(*(torch.randn(600, width, generator=generator) for width in widths))
-    books = codebook(points, torch.ones(600, dtype=torch.bool), generator)
-    codes = nearest(points, books)
-    vectors, book = torch.cat(points, 1), torch.cat(books)
-    assert (vectors.shape, codes.shape, book.shape) == ((600, 32, 32), (600, 32), (1024, 32))
-    assert torch.equal(torch.cdist(vectors.flatten(0, 1), book).argmin(1), codes.flatten())
-    start = column = 0
-    for kind in KINDS:
-        own = codes[:, column : column + kind.groups]
-        assert start <= own.min()
-        assert own.max() < start + kind.codes
-        start, column = start + kind.codes, column + kind.groups
+    meaning = torch.randn(600, SEMANTIC, generator=generator)
+    meaning[300:] = meaning[:300]  # twins in meaning
+    codes, families, members = named(meaning, 224, 64, generator)
+    assert len({tuple(each) for each in codes.tolist()}) == 600
+    assert torch.equal(codes[:, 0], torch.cdist(meaning, families).argmin(1))
+    assert members.shape == (64, SEMANTIC)
+    with pytest.raises(ValueError, match="more than 64 members"):
+        named(torch.zeros(600, SEMANTIC), 224, 64, generator)
+
+
+def test_a_style_that_is_not_known_is_told_by_those_that_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes, noise = torch.randn(40, 1, 6, generator=generator), torch.randn(40, 4, 6, generator=generator)
+    points = (shapes + noise * torch.tensor([0.0, 0.05, 3.0, 2.0])[:, None]).flatten(0, 1)
+    thing, style = torch.arange(40).repeat_interleave(4), torch.arange(4).repeat(40)
+    alike = likeness(points, thing, style)
+    assert alike[0].argmax() == 1
+    assert alike.diagonal().tolist() == [0.0] * 4
+    train = torch.arange(1, 160)  # the first thing's first picture is held out
+    known = by_heart(points, (thing, style, train, 40), alike)
+    torch.testing.assert_close(known[0, 0], points[1], atol=0.01, rtol=0)
+    torch.testing.assert_close(known[1:].flatten(0, 1), points[4:])
+    shares = stand_ins(alike, torch.tensor([[0.0, 1.0, 1.0, 0.0]]))
+    torch.testing.assert_close(shares.sum(-1), torch.ones(1, 4))
+    assert shares[0, :, [0, 3]].abs().max() == 0
+
+
+@pytest.fixture(scope="module")
+def world() -> SimpleNamespace:
+    """Twelve things, a colour and a place each, in styles with a mark of their own; one pair is held out."""
+    generator = torch.Generator().manual_seed(0)
+    colours = 0.3 + 0.6 * torch.rand(12, 3, 1, 1, generator=generator)
+    thing, style = torch.arange(12).repeat_interleave(4), torch.arange(4).repeat(12)
+    pictures = torch.ones(48, 3, 48, 48)
+    for row in range(48):
+        top, left = 8 * (int(thing[row]) // 4), 10 * (int(thing[row]) % 4)
+        pictures[row, :, top : top + 16, left : left + 12] = colours[thing[row]] * (1 - 0.2 * style[row])
+        pictures[row, :, 42:, 12 * style[row] : 12 * style[row] + 10] = 0.0
+    train = torch.arange(1, 48)
+    points = small(pictures)
+    axes, middle = look_axes(torch.cat([points[train], torch.rand(200, points.shape[1], generator=generator)]))
+    looks = (points - middle) @ axes
+    alike = likeness(points - 1, thing, style)
+    recalled = by_heart(looks, (thing, style, train, 12), alike)
+    codes, families, members = named(torch.randn(300, SEMANTIC, generator=generator), 224, 64, generator)
+    codes = codes[:12] + torch.tensor([0, KINDS[0].codes])
+    books = [thing_codes(families, KINDS[0]), thing_codes(members, KINDS[1]), placed(torch.eye(len(STYLES)), KINDS[2])]
+    books += look_codes(looks.repeat(30, 1) + torch.randn(1440, CODED_LOOKS, generator=generator), generator)
+    teaching = Teaching(
+        [str(number) for number in range(12)],
+        thing,
+        style,
+        train,
+        torch.cat(books),
+        codes,
+        drawing_codes(codes[thing], style),
+        axes,
+        middle,
+        recalled,
+        alike,
+    )
+    torch.manual_seed(0)
+    seen = (pictures[train, None] + 0.02 * torch.randn(47, 6, 3, 48, 48)).flatten(0, 1)
+    rows = train.repeat_interleave(6)
+    model = written(teaching, Stem(WIDTHS), seen, thing[rows], style[rows])
+    return SimpleNamespace(teaching=teaching, pictures=pictures, looks=looks, model=model)
+
+
+def test_the_written_eye_gives_known_pictures_exactly_their_drawing_codes(world: SimpleNamespace) -> None:
+    codes = world.model.encode(normalised(world.pictures))
+    known = world.teaching.train
+    assert torch.equal(codes[known, : THING + 1], world.teaching.drawing[known, : THING + 1])
+    assert (codes[known] == world.teaching.drawing[known]).float().mean() > 0.99
+    assert torch.equal(codes[0, :THING], world.teaching.codes[0])  # never seen in this style
+
+
+def test_the_written_eye_tells_what_is_different(world: SimpleNamespace) -> None:
+    other = world.pictures[5].clone()
+    other[:, 30:40, 4:40] = torch.tensor([0.1, 0.3, 0.9])[:, None, None]
+    pixels = normalised(other[None])
+    recalled = world.model.prototypes(world.model.visual_encoder.patch_embed(pixels))[0, 0, -TOLD:]
+    told = world.model.embed(world.model.project(pixels))[0]
+    looks = (small(other[None]) - world.teaching.middle) @ world.teaching.axes
+    torch.testing.assert_close(told[READ:], looks[0] + recalled[:CODED_LOOKS], atol=0.02, rtol=0.01)
+    torch.testing.assert_close(told[:READ], recalled[CODED_LOOKS:], atol=0.02, rtol=0.01)
+    assert told[READ:].norm() > 1.0
+
+
+def test_the_written_hand_tells_what_the_codes_hold(world: SimpleNamespace) -> None:
+    codes = world.model.encode(normalised(torch.rand(5, 3, 48, 48, generator=torch.Generator().manual_seed(1))))
+    vectors = world.teaching.codebook[codes]
+    widths = [kind.width for kind in KINDS for _ in range(kind.groups)]
+    held = torch.cat([vectors[:, place, :width] for place, width in enumerate(widths)], 1)
+    torch.testing.assert_close(world.model.decode(codes), held, atol=0.01, rtol=0.002)
+
+
+def test_the_memory_recalls_what_it_was_given_and_blends_what_it_was_not(world: SimpleNamespace) -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents = (
+        torch.randn(12, 1, 3, 2, 2, generator=generator).expand(-1, 4, -1, -1, -1).flatten(0, 1).repeat(1, 1, 8, 8)
+    )
+    teaching = world.teaching
+    start = Start(remembered(teaching, latents[teaching.train], world.looks[teaching.train]))
+    embeddings = world.model.decode(teaching.drawing)
+    drawn = torch.cat([start.guess(each, (1, *latents.shape[1:])) for each in embeddings])
+    torch.testing.assert_close(drawn, latents, atol=0.05, rtol=0.02)
+    different = embeddings[7].clone()
+    different[READ:] += 1.0
+    assert (start.guess(different, (1, *latents.shape[1:])) - drawn[7]).abs().max() > 0.01
+
+
+def test_patches_are_put_back_where_they_were() -> None:
+    latents = torch.randn(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(unpatched(patched(latents, 8)[0], (1, 3, 16, 24)), latents)
+
+
+def test_discriminants_find_what_tells_groups_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    names = torch.arange(3).repeat(100)
+    points = torch.randn(300, 5, generator=generator) * torch.tensor([9.0, 9.0, 1.0, 9.0, 9.0])
+    points[:, 2] += 2.0 * names
+    axis = discriminants(points, names, 1, ridge=0.0)[:, 0]
+    assert axis.abs().argmax() == 2
+    within = (points @ axis)[names == 0]
+    assert 0.8 < within.std() < 1.2
+
+
+def test_folding_keeps_what_the_stem_finds() -> None:
+    torch.manual_seed(0)
+    learner = Learner(7)
+    pixels = torch.rand(16, 3, 48, 48)
+    for _ in range(3):
+        learner.train()(pixels)
+    learner.eval()
+    before = learner.stem.convolved(4 * pixels - 2)
+    after = folded(learner.stem).convolved(normalised(pixels))
+    # Only the colour of the padding differs, which reaches the border.
+    torch.testing.assert_close(after[:, :, 1:2, 1:2], before[:, :, 1:2, 1:2], atol=0.15, rtol=0.1)
+
+
+def test_pictures_are_latents_at_half_of_what_is_drawn() -> None:
+    white = halved(np.full((2, 96, 96, 3), 255, np.uint8))
+    assert white.shape == (2, 3, 64, 64)
+    torch.testing.assert_close(white, torch.full_like(white, SCALE * CENTRE))
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -95,33 +245,7 @@ def test_latents_are_the_picture_at_half_size_and_back_is_interpolation(half: bo
     small[:, :, [0, -1]] = small[:, :, :, [0, -1]] = 1.0
     pictures = F.interpolate(small, scale_factor=8)
     halved = F.avg_pool2d(pictures, 2)
-    latents = latents_of(vae, pictures)
+    latents = SCALE * vae.encode(2 * pictures - 1).latent_dist.mean
     torch.testing.assert_close(latents, SCALE * (2 * halved - 2 + CENTRE), atol=2e-3, rtol=0)
     doubled = F.interpolate(halved, scale_factor=2, mode="bilinear")
     torch.testing.assert_close(vae.decode(latents / SCALE).sample / 2 + 0.5, doubled, atol=2e-3, rtol=0)
-
-
-def test_mistakes_spare_the_thing_more_than_its_looks() -> None:
-    torch.manual_seed(0)
-    codes, siblings, others = (torch.full((4000, 32), number) for number in (0, 1, 2))
-    wrong = (mistaken(codes, siblings, others) != 0).float()
-    assert 0.3 < wrong[:, THING + 1 :].mean() < 0.4
-    assert 0.06 < wrong[:, :THING].mean() < 0.11
-    assert 0.28 < (wrong.sum(1) == 0).float().mean() < 0.5
-
-
-def test_a_sibling_is_the_same_thing_in_another_picture() -> None:
-    concepts = ["a", "b", "a", "a", "c"]
-    found = sibling_of(concepts, torch.tensor([0, 1, 2, 3]), torch.Generator().manual_seed(0))
-    assert {concepts[row] for row in found[[0, 2, 3]].tolist()} == {"a"}
-    assert all(found[row] != row for row in (0, 2, 3))
-    assert found[1] == 1
-    assert found[4] == 4
-
-
-def test_a_linear_start_finds_linear_latents() -> None:
-    generator = torch.Generator().manual_seed(0)
-    embeddings, truth = torch.randn(500, 5, generator=generator), torch.randn(12, 5, generator=generator)
-    start = linear_start(embeddings, (embeddings @ truth.T + 1).reshape(500, 3, 2, 2))
-    torch.testing.assert_close(start["weight"], truth, atol=0.05, rtol=0)
-    torch.testing.assert_close(start["bias"], torch.ones(12), atol=0.05, rtol=0)

@@ -108,6 +108,13 @@ def test_latents_and_pictures_are_the_originals(
     pipeline.negative = None
 
 
+def test_the_empty_prompt_reads_as_the_original_reads_it(
+    pipeline: EmbeddingPipeline, golden: dict[str, torch.Tensor], facts: dict[str, Any]
+) -> None:
+    states = pipeline.text_encoder(torch.tensor([facts["empty_prompt_ids"]]))[0]
+    torch.testing.assert_close(states, golden["out/text_empty"], atol=1e-5, rtol=1e-5)
+
+
 def test_level_zero_still_adds_the_first_noise(pipeline: EmbeddingPipeline, golden: dict[str, torch.Tensor]) -> None:
     noised = pipeline.noise_image_embeddings(golden["in/image_embeds"], 0, noise=golden["in/noise"])
     torch.testing.assert_close(noised, golden["out/noised_embeds_level0"], atol=1e-5, rtol=1e-5)
