@@ -16,8 +16,7 @@ from anyloom.anygpt_model.codecs.music import MusicCodec
 from anyloom.anygpt_model.codecs.protocol import Codec
 from anyloom.anygpt_model.errors import CheckpointError
 
-GOLDENS = Path(__file__).parents[1] / "goldens"
-GOLDEN = GOLDENS / "encodec32_tiny"
+GOLDEN = Path(__file__).parents[1] / "goldens" / "encodec32_tiny"
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +80,11 @@ def test_newer_names_of_the_weight_norm_are_taken(folder: Path, tmp_path: Path, 
     assert np.array_equal(MusicCodec.from_folder(tmp_path).encode(sound), encodec.encode(sound))
 
 
-def test_full_size_has_the_published_tensors() -> None:
+def test_full_size_has_the_published_tensors(published: Any, table_of: Any) -> None:
     with torch.device("meta"):
         network = Encodec(EncodecConfig())
-    ours = {published_name(name): list(tensor.shape) for name, tensor in network.state_dict().items()}
-    rows = (GOLDENS / "keys_encodec_32khz.txt").read_text("utf-8").splitlines()
-    published = {name: json.loads(shape) for name, shape, _ in (row.split("\t") for row in rows)}
-    assert ours == published
+    ours = {published_name(name): held for name, held in table_of(network).items()}
+    assert ours == published("encodec_32khz")
     assert (network.config.num_codebooks, network.config.frame_rate, network.config.frame_size) == (4, 50, 640)
 
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from sentencepiece import SentencePieceProcessor
 
 from anyloom.anygpt_model.dialogue import Piece, encode
 from anyloom.anygpt_model.errors import CheckpointError, InputError
+from anyloom.anygpt_model.grammar import render
 from anyloom.anygpt_model.modalities import REGISTRY
-from anyloom.anygpt_model.values import Modality, Span
+from anyloom.anygpt_model.values import Modality, Part, Span
 from anyloom.anygpt_model.vocabulary import Vocabulary
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -143,6 +145,14 @@ def test_music_is_frame_major_with_an_offset_a_codebook() -> None:
     codes = np.array([[0, 1], [0, 0], [1, 1], [0, 1]])
     span = VOCABULARY.to_span(Modality.MUSIC, codes)
     assert [VOCABULARY.string(token) for token in span.ids] == [f"<\U0001f3b6{n}>" for n in (0, 2, 5, 6, 1, 2, 5, 7)]
+
+
+def test_music_is_written_as_the_original_writes_it() -> None:
+    told = json.loads((GOLDENS / "encodec32_tiny.json").read_text())["text_of_codes"]
+    codes = load_file(GOLDENS / "encodec32_tiny.safetensors")["out/codes"][0, 0].numpy()
+    vocabulary = Vocabulary(Pieces32k(), published_table())
+    span = vocabulary.to_span(Modality.MUSIC, codes)
+    assert "".join(map(vocabulary.string, render([Part(Modality.MUSIC, span=span)], vocabulary))) == told
 
 
 def test_wrong_codes_and_spans_are_refused() -> None:
