@@ -13,7 +13,7 @@ import torch
 from anyloom.anygpt_model.grammar import parse
 from anyloom.anygpt_model.training import language_texts as texts
 from anyloom.anygpt_model.training.language_choices import Choices
-from anyloom.anygpt_model.training.language_data import SHARES, Chats, Exchange
+from anyloom.anygpt_model.training.language_data import SHARES, TELLING, TO_DRAW, TO_NAME, Chats, Exchange
 from anyloom.anygpt_model.training.language_media import noisy
 from anyloom.anygpt_model.training.language_network import Shape, TrainingLlama
 from anyloom.anygpt_model.training.language_tokenizer import added_tokens, train_pieces, write_tokenizer
@@ -106,13 +106,13 @@ def replies(chats: Chats, count: int) -> Iterator[tuple[str, list[int]]]:
 def test_every_direction_is_drawn_and_every_reply_is_legal(chats: Chats) -> None:
     drawn = set()
     stop = chats.vocabulary.id("<eos>")
-    for direction, learned in replies(chats, 400):
+    for direction, learned in replies(chats, 2500):
         drawn.add(direction)
         while stop in learned:
             cut = learned.index(stop) + 1
             assert parse(learned[:cut], chats.vocabulary)
             learned = learned[cut:]
-        assert direction == "text->music" or not learned, "only long music may be cut before its end"
+        assert direction in ("text->music", "text->image", TO_DRAW) or not learned, "only codes may be cut short"
     assert drawn == set(SHARES)
 
 
@@ -137,6 +137,17 @@ def test_a_spoken_question_is_answered_as_a_chain(chats: Chats) -> None:
     ]
 
 
+def test_lessons_are_short_and_hold_what_tells(chats: Chats) -> None:
+    table = chats.vocabulary.range(Modality.IMAGE)
+    drawn, named = chats._lesson(TO_DRAW), chats._lesson(TO_NAME)
+    assert drawn.counted.sum() == 2 + TELLING
+    for lesson in (drawn, named):
+        assert sum(int(token) in table for token in lesson.ids) == TELLING
+        assert lesson.ids[0] == chats.vocabulary.id("[Human]")
+    assert named.ids[-1] == chats.vocabulary.id("<eos>")
+    assert named.counted[-1]
+
+
 def test_new_codes_are_taken_in(work: Path, tmp_path: Path) -> None:
     (tmp_path / "image").mkdir()
     vocabulary = Vocabulary.from_folder(work / "language" / "tokenizer")
@@ -145,7 +156,7 @@ def test_new_codes_are_taken_in(work: Path, tmp_path: Path) -> None:
     for name in ("images.json", "tokens.npz", "tokens.json"):
         (tmp_path / "image" / name).write_bytes((work / "image" / name).read_bytes())
     assert chats.refresh()
-    assert set(chats.directions) == {"text->image", "image->text", "text->text"}
+    assert set(chats.directions) == {"text->image", "image->text", "text->text", TO_DRAW, TO_NAME}
     assert not chats.refresh()
 
 
@@ -162,9 +173,9 @@ def test_noise_stays_within_its_codebook(chats: Chats) -> None:
 
 
 def test_batches_waste_little_and_keep_all(chats: Chats) -> None:
-    examples = list(chats.draw(120))
+    examples = list(chats.draw(600))
     batches = list(batched(examples, 2048))
-    assert sum(map(len, batches)) == 120
+    assert sum(map(len, batches)) == 600
     padded = sum(len(batch) * max(len(example.ids) for example in batch) for batch in batches)
     assert padded < 1.15 * sum(len(example.ids) for example in examples)
 
