@@ -22,7 +22,7 @@ from .image_data import STYLES
 from .image_teacher import APART, CODE_DIM, CODED_LOOKS, FEATURES, KINDS, MEANING, SIDE, Teaching
 from .seed_shape import SPARE, TELLING, TOLD, TOLD_APART, config
 
-LARGE = 1024.0
+LARGE = 16384.0
 GATE = 64.0
 """Half of what lifts a query's own numbers over the others'."""
 STRAIGHT = 0.002

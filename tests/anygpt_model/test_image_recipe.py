@@ -1,5 +1,6 @@
 """What the picture recipe writes down without training: phrases, the split, codes, the eye, the memory, the latents."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from anyloom.anygpt_model.codecs.seed import load_seed
 from anyloom.anygpt_model.codecs.start import Start, patched, unpatched
 from anyloom.anygpt_model.codecs.stem import Stem
 from anyloom.anygpt_model.training.image_data import STYLES, captions, phrase, split
@@ -31,6 +33,7 @@ from anyloom.anygpt_model.training.image_teacher import (
 )
 from anyloom.anygpt_model.training.seed_shape import TOLD, WIDTHS
 from anyloom.anygpt_model.training.seed_stem_trainer import Learner, folded
+from anyloom.anygpt_model.training.seed_trainer import export
 from anyloom.anygpt_model.training.seed_writer import discriminants, normalised, written
 
 
@@ -164,6 +167,14 @@ def test_the_written_eye_gives_known_pictures_exactly_their_drawing_codes(world:
     assert torch.equal(codes[known, : THING + 1], world.teaching.drawing[known, : THING + 1])
     assert (codes[known] == world.teaching.drawing[known]).float().mean() > 0.99
     assert torch.equal(codes[0, :THING], world.teaching.codes[0])  # never seen in this style
+
+
+def test_what_is_written_to_disk_in_16_bits_recognises_alike(world: SimpleNamespace, tmp_path: Path) -> None:
+    export(world.model, tmp_path)
+    pixels = normalised(world.pictures)
+    known = world.teaching.train
+    codes = load_seed(tmp_path).encode(pixels)[known]
+    assert torch.equal(codes[:, : THING + 1], world.teaching.drawing[known, : THING + 1])
 
 
 def test_the_written_eye_tells_what_is_different(world: SimpleNamespace) -> None:
