@@ -30,7 +30,8 @@ class Workplace:
 
 
 def workplace(model: str, device: str | None, database: str) -> Workplace:
-    """The workplace of this process for these three; opened when first asked for."""
+    """The workplace of this process for these three; opened when first asked for, with the bits and the memory that its
+    machine's settings say."""
     key = (model, device, database)
     with _lock:
         if key not in _open:
@@ -51,12 +52,14 @@ def close_workplaces() -> None:
 
 def _opened(model: str, device: str | None, database: str) -> Workplace:
     from ..anygpt_model.engine import load_engine
+    from ..graphs.settings import settings
     from ..graphs.side_by_side import SideBySide
     from ..storage.store import open_store
 
+    chosen = settings()
     store = open_store(database)
     try:
-        engine = load_engine(model, device=device)
+        engine = load_engine(model, device=device, quantize=chosen.quantize, low_memory=chosen.low_memory)
     except BaseException:
         store.close()
         raise

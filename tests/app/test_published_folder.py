@@ -100,7 +100,7 @@ def test_it_is_refused_raw_accepted_by_check_and_runs_in_every_direction(
         assert code == 0, (words, err)
         answer = json.loads(out)
         made = {part["modality"] for part in answer["reply"]}
-        assert expected <= made or answer["text"] == ""
+        assert expected <= made or expected == {"text"}  # random weights may end before they say a word
         if kind == "base" or "--only" in words:
             assert made <= expected
         assert all(Path(part["file"]).stat().st_size for part in answer["reply"] if "file" in part)
