@@ -47,7 +47,8 @@ _RENAMED = {
 class Row:
     """What was found about one file (or one sharded set). ok says whether it can be used; sentence says why not.
 
-    expected, found: numbers of tensors. unexpected: how many belong to no network. dtype: of the first tensor.
+    expected, found: numbers of tensors. unexpected: how many belong to no network. dtype: of the tensors, several with
+    commas.
     """
 
     part: str
@@ -124,12 +125,14 @@ def _looked(part: str, folder: Path, look: Callable[[Path], list[Row]]) -> list[
 def compare(part: str, name: str, files: list[Path], expected: Shapes, called: Callable[[str], str] = str) -> Row:
     """One row: the tensors of `files` against those that are expected. called: how a found name reads by then."""
     found: Shapes = {}
-    dtype = ""
+    dtypes: dict[str, str] = {}
     for file in files:
-        shapes, dtype = safe_shapes(file)
+        shapes, kinds = safe_shapes(file)
         found |= {called(key): shape for key, shape in shapes.items()}
+        dtypes |= {called(key): kind for key, kind in kinds.items()}
     missing = sorted(expected.keys() - found.keys())
     wrong = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
+    whole = sorted(key for key in expected.keys() & found.keys() if not _is_real(dtypes[key], key))
     unexpected = sum(not key.endswith(_UNUSED) for key in found.keys() - expected.keys())
     sentence = ""
     if missing:
@@ -137,7 +140,16 @@ def compare(part: str, name: str, files: list[Path], expected: Shapes, called: C
     elif wrong:
         came, taken = list(found[wrong[0]]), list(expected[wrong[0]])
         sentence = f"{name} has {wrong[0]} as {came} where {taken} is expected{_more(wrong)}; fetch it again."
-    return Row(part, name, len(expected), len(found), unexpected, dtype, not sentence, sentence)
+    elif whole:
+        came = dtypes[whole[0]]
+        sentence = f"{name} has {whole[0]} as {came} where F32, F16 or BF16 is expected{_more(whole)}; fetch it again."
+    told = ", ".join(sorted(set(dtypes.values())))
+    return Row(part, name, len(expected), len(found), unexpected, told, not sentence, sentence)
+
+
+def _is_real(dtype: str, name: str) -> bool:
+    """Whether a weight's dtype has a point: a network would load whole numbers and compute nonsense."""
+    return dtype.startswith(("F", "BF")) or name.endswith(_UNUSED)
 
 
 def _more(names: list[str]) -> str:

@@ -117,8 +117,8 @@ def _load(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is damaged or cut short ({error}); fetch the checkpoint again.") from error
 
 
-def safe_shapes(file: Path) -> tuple[dict[str, tuple[int, ...]], str]:
-    """The names and shapes of a safetensors file's tensors, and the dtype of the first, from its header alone.
+def safe_shapes(file: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """The shape of each tensor of a safetensors file, and its dtype ("F32", "BF16" …), from the header alone.
 
     Raises CheckpointError as `load_tensors` does.
     """
@@ -129,7 +129,7 @@ def safe_shapes(file: Path) -> tuple[dict[str, tuple[int, ...]], str]:
         with safe_open(file, framework="pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
             shapes = {name: tuple(found.get_shape()) for name, found in slices.items()}
-            return shapes, next((str(found.get_dtype()) for found in slices.values()), "")
+            return shapes, {name: str(found.get_dtype()) for name, found in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged or cut short ({error}); fetch the checkpoint again.") from error
 

@@ -157,6 +157,17 @@ def test_check_accepts_a_whole_folder(tiny_folder: Path) -> None:
     assert all(row.ok and row.expected <= row.found for row in rows)
 
 
+def test_check_tells_dtypes_and_refuses_whole_numbers(llm_copy: Path) -> None:
+    file = llm_copy / "llm" / "model.safetensors"
+    change(file, model__norm__weight=torch.ones(32, dtype=torch.bfloat16))
+    [row] = check_part("llm", llm_copy / "llm")
+    assert (row.ok, row.dtype) == (True, "BF16, F32")
+    change(file, model__norm__weight=torch.ones(32, dtype=torch.int8))
+    [row] = check_part("llm", llm_copy / "llm")
+    assert not row.ok
+    assert "has model.norm.weight as I8 where F32, F16 or BF16 is expected" in row.sentence
+
+
 @pytest.mark.slow
 def test_check_accepts_the_pocket() -> None:
     assert [row.sentence for row in check(model_folder("pocket"), converting=False) if not row.ok] == []

@@ -72,6 +72,13 @@ def test_ids_equal_the_slow_legacy_tokenizer(case: dict[str, object]) -> None:
     assert [VOCABULARY.string(token) for token in ids] == case["tokens"]
 
 
+def test_ids_of_a_padded_batch_are_those_of_each_text() -> None:
+    batch = CASES["batch"]
+    for text, ids, mask in zip(batch["texts"], batch["input_ids"], batch["attention_mask"], strict=True):
+        kept = [token for token, counts in zip(ids, mask, strict=True) if counts]
+        assert encode(trusted_pieces(text), VOCABULARY)[0] == kept
+
+
 def test_the_published_layout_gives_the_published_ids() -> None:
     vocabulary = Vocabulary(Pieces32k(), published_table())
     assert vocabulary.size == 53520
