@@ -7,6 +7,7 @@ tool.
 from __future__ import annotations
 
 import binascii
+import logging
 from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from .console import Screen
 from .opening import opened_engine, opened_store
 
 try:
+    from anyio import ClosedResourceError
     from mcp.server.fastmcp import FastMCP
     from mcp.types import CallToolResult, ResourceLink, TextContent
 except ModuleNotFoundError as missing:
@@ -44,10 +46,16 @@ def mcp(http: bool, port: int, model: str | None) -> None:
 
             server = build_server(AnyGPTTool(engine=engine, store=store), port)
             if http:
+                logging.getLogger("mcp.server.streamable_http").addFilter(_worth_telling)
                 screen.remark(f"http://127.0.0.1:{port}/mcp")
             server.run("streamable-http" if http else "stdio")
         finally:
             engine.close()
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """A client that hangs up is no error of the server's."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ClosedResourceError))
 
 
 def build_server(tool: AnyGPTTool, port: int = 8765) -> FastMCP:

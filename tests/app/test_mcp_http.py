@@ -48,6 +48,7 @@ def address(tiny_folder: Path, tmp_path: Path) -> Iterator[str]:
         server.send_signal(signal.SIGINT)
         _, said = server.communicate(timeout=30)
         assert "Stopped." in said
+        assert "Traceback" not in said
         assert f"http://127.0.0.1:{port}/mcp" in said
 
 
