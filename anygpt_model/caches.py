@@ -21,6 +21,8 @@ PAD = 16
 
 _ROOM = 4
 """A kept cache has room for one position more for each so many that it holds."""
+_NONE = -1
+"""Where a row of the table of kept ids has none."""
 
 
 class Prefix:
@@ -42,46 +44,70 @@ class Prefix:
 
 
 class Prefixes:
-    """Caches of earlier sequences, by their ids, least recently used first out, up to a number of bytes."""
+    """Caches of earlier sequences, by their ids, least recently used first out, up to a number of bytes.
+
+    The ids of all of them are rows of one table: a prompt is compared with hundreds at once.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._kept: OrderedDict[bytes, tuple[NDArray[np.int64], Prefix]] = OrderedDict()
-
-    @property
-    def nbytes(self) -> int:
+        self.nbytes = 0
         """Bytes held."""
-        return sum(prefix.nbytes for _, prefix in self._kept.values())
+        self._kept: OrderedDict[int, Prefix] = OrderedDict()
+        self._free: list[int] = []
+        self._ids = np.full((0, 0), _NONE, dtype=np.int32)
+        self._lengths = np.zeros(0, dtype=np.intp)
 
     def longest(self, ids: NDArray[np.int64]) -> tuple[Prefix | None, int]:
         """The cache that shares most ids with the start of `ids`, and how many (at most all but the last)."""
-        best: bytes | None = None
-        shared = 0
-        for key, (known, _) in self._kept.items():
-            reach = min(len(known), len(ids) - 1)
-            differs = np.flatnonzero(known[:reach] != ids[:reach])
-            count = int(differs[0]) if len(differs) else reach
-            if count > shared:
-                best, shared = key, count
-        if best is None:
+        shared = self._shared(ids[:-1])
+        if not shared.any():
             return None, 0
-        self._kept.move_to_end(best)
-        return self._kept[best][1], shared
+        row = int(shared.argmax())
+        self._kept.move_to_end(row)
+        return self._kept[row], int(shared[row])
 
     def keep(self, ids: NDArray[np.int64], prefix: Prefix) -> None:
         """Keep a sequence's cache; those that it continues go, and the oldest ones beyond the limit."""
         if prefix.nbytes > self.limit:
             return
-        for key, (known, _) in list(self._kept.items()):
-            if len(known) <= len(ids) and np.array_equal(known, ids[: len(known)]):
-                del self._kept[key]
-        self._kept[ids.tobytes()] = (ids, prefix)
+        continued = self._shared(ids) == self._lengths
+        for row in [row for row in self._kept if continued[row]]:
+            self._drop(row)
+        row = self._row(len(ids))
+        self._ids[row, : len(ids)], self._lengths[row] = ids, len(ids)
+        self._kept[row] = prefix
+        self.nbytes += prefix.nbytes
         while self.nbytes > self.limit:
-            self._kept.popitem(last=False)
+            self._drop(next(iter(self._kept)))
+
+    def _shared(self, ids: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Of each row of the table, how many of its first ids are those of `ids`."""
+        width = min(len(ids), self._ids.shape[1])
+        differs = np.ones((len(self._ids), width + 1), dtype=bool)
+        np.not_equal(self._ids[:, :width], ids[:width].astype(np.int32), out=differs[:, :width])
+        first: NDArray[np.intp] = differs.argmax(axis=1)
+        return first
+
+    def _row(self, length: int) -> int:
+        """A free row of the table with room for `length` ids."""
+        rows, width = self._ids.shape
+        if not self._free or length > width:
+            more = 0 if self._free else max(rows, PAD)
+            self._ids = np.pad(self._ids, ((0, more), (0, max(length - width, 0))), constant_values=_NONE)
+            self._lengths = np.pad(self._lengths, (0, more))
+            self._free += range(rows, rows + more)
+        return self._free.pop()
+
+    def _drop(self, row: int) -> None:
+        self.nbytes -= self._kept.pop(row).nbytes
+        self._ids[row], self._lengths[row] = _NONE, 0
+        self._free.append(row)
 
     def clear(self) -> None:
         """Let go of everything."""
-        self._kept.clear()
+        for row in list(self._kept):
+            self._drop(row)
 
 
 class Slots:

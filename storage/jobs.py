@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, bindparam, func, or_, select, update
 
 from ..anygpt_model.errors import UnknownName
 from .database import Database, upsert
@@ -30,6 +30,14 @@ from .tables import ItemRow, JobRow
 State = Literal["pending", "running", "done", "failed"]
 STATES: tuple[State, ...] = ("pending", "running", "done", "failed")
 Document = dict[str, Any]
+ENDED = ("state", "turn", "outputs", "reason", "updated")
+FINISH = (
+    update(ItemRow)
+    .where(ItemRow.number == bindparam("of"), ItemRow.key == bindparam("under"))
+    .where(or_(ItemRow.state == "pending", ItemRow.state == "running"))
+    .values(lease=None, **{name: bindparam(name) for name in ENDED})
+)
+"""Ends an item that is open still and has the key that it had. Made once, as every item needs it (rows.py says why)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,23 +178,23 @@ class Jobs:
 
     def done(self, item: Item, turn: str | None, outputs: Document) -> bool:
         """Note the result of an item; False if its key has changed or another worker was first."""
-        return self._finish(item, {"state": "done", "turn": turn, "outputs": outputs, "reason": None})
+        return self._finish(_end(item, "done", turn, outputs, None))
 
     def fail(self, item: Item, reason: str) -> bool:
         """Note why an item failed; False if its key has changed or another worker was first."""
-        return self._finish(item, {"state": "failed", "reason": reason})
+        return self._finish(_end(item, "failed", None, None, reason))
 
     def finish(self, done: Iterable[tuple[Item, str | None, Document]], failed: Iterable[tuple[Item, str]]) -> None:
         """Note in one transaction what came of many items: (item, turn, outputs) and (item, reason)."""
-        with self._database.writing() as connection:
-            for item, turn, outputs in done:
-                _finish(connection, item, {"state": "done", "turn": turn, "outputs": outputs, "reason": None})
-            for item, why in failed:
-                _finish(connection, item, {"state": "failed", "reason": why})
+        told = [_end(item, "done", turn, outputs, None) for item, turn, outputs in done]
+        told += [_end(item, "failed", None, None, why) for item, why in failed]
+        if told:
+            with self._database.writing() as connection:
+                connection.execute(FINISH, told)
 
-    def _finish(self, item: Item, values: Document) -> bool:
+    def _finish(self, told: Document) -> bool:
         with self._database.writing() as connection:
-            return _finish(connection, item, values)
+            return connection.execute(FINISH, told).rowcount == 1
 
     def retry_failed(self, job: Job) -> int:
         """Make the failed items pending again; returns how many."""
@@ -227,10 +235,10 @@ def _item(row: Any) -> Item:
     return Item(*row)
 
 
-def _finish(connection: Connection, item: Item, values: Document) -> bool:
-    open_still = ItemRow.state.in_(("pending", "running"))
-    mine = update(ItemRow).where(ItemRow.number == item.number, ItemRow.key == item.key, open_still)
-    return connection.execute(mine.values(**values, lease=None, updated=time.time())).rowcount == 1
+def _end(item: Item, state: State, turn: str | None, outputs: Document | None, why: str | None) -> Document:
+    """What FINISH is given. An item that is open has neither turn, outputs nor reason to be kept."""
+    what = {"state": state, "turn": turn, "outputs": outputs, "reason": why, "updated": time.time()}
+    return {"of": item.number, "under": item.key, **what}
 
 
 def _items() -> Any:

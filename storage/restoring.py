@@ -26,7 +26,7 @@ from .documents import chain, digest, read_media, read_turn
 from .media import keep_row
 from .rows import now, seconds_of
 from .tables import TurnRow
-from .turns import append, touch_conversation
+from .turns import append, touch_conversations
 
 if TYPE_CHECKING:
     from .store import Store
@@ -150,7 +150,7 @@ def _write_link(connection: Connection, link: Link) -> str:
 
 
 def _write_tombstone(connection: Connection, link: Link) -> None:
-    touch_conversation(connection, link.conversation, 0.0)
+    touch_conversations(connection, [(link.conversation, 0.0)])
     values: Document = {
         "id": link.id,
         "conversation": link.conversation,

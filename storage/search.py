@@ -47,19 +47,19 @@ def reindex(connection: Connection) -> None:
     rows = connection.execute(
         select(PartRow.turn, PartRow.text).where(PartRow.text.is_not(None)).order_by(PartRow.turn)
     )
-    for turn, some in groupby(rows.all(), key=lambda row: int(row[0])):
-        index(connection, turn, [row[1] or "" for row in some])
+    turns = groupby(rows.all(), key=lambda row: int(row[0]))
+    index(connection, [(turn, [row[1] or "" for row in some]) for turn, some in turns])
 
 
-def index(connection: Connection, turn: int, passages: Iterable[str]) -> None:
-    """Add the words of a turn."""
-    found = words("\n".join(passages))
+def index(connection: Connection, turns: Iterable[tuple[int, Iterable[str]]]) -> None:
+    """Add the words of turns: (number, passages)."""
+    found = [(turn, folded) for turn, passages in turns if (folded := words("\n".join(passages)))]
     if not found:
         return
     if connection.dialect.name == "sqlite":
-        connection.execute(NEW_ROW, {"turn": turn, "words": " ".join(found)})
+        connection.execute(NEW_ROW, [{"turn": turn, "words": " ".join(folded)} for turn, folded in found])
         return
-    connection.execute(NEW_VECTOR, {"turn": turn, "words": sorted(set(found))})
+    connection.execute(NEW_VECTOR, [{"turn": turn, "words": sorted(set(folded))} for turn, folded in found])
 
 
 def forget(connection: Connection, turns: Iterable[int]) -> None:

@@ -17,7 +17,7 @@ from .database import Database
 from .documents import chain, digest
 from .rows import BATCH, dense, insert_contents, insert_turns, load_turns, seconds_of
 from .tables import TurnRow
-from .turns import count_references, parent_hash, touch_conversation
+from .turns import count_references, parent_hash, texts_of, touch_conversations
 
 
 def record_together(database: Database, turns: Sequence[Turn]) -> list[Turn]:
@@ -47,14 +47,12 @@ def recorded_runs(database: Database, runs: Iterable[str]) -> dict[str | None, T
 
 def _append(connection: Connection, turns: Sequence[Turn], digests: Sequence[str]) -> None:
     moments = [seconds_of(turn.created) for turn in turns]
-    for turn, at in zip(turns, moments, strict=True):
-        touch_conversation(connection, turn.conversation, at)
+    touch_conversations(connection, [(turn.conversation, at) for turn, at in zip(turns, moments, strict=True)])
     numbers = insert_turns(connection, turns, digests, moments)
     for turn in turns:
         count_references(connection, turn)
     insert_contents(connection, numbers, turns)
-    for number, turn in zip(numbers, turns, strict=True):
-        search.index(connection, number, [part.text for part in (*turn.request, *turn.reply) if part.text])
+    search.index(connection, [(number, texts_of(turn)) for number, turn in zip(numbers, turns, strict=True)])
 
 
 def _by_run(connection: Connection, runs: Sequence[str | None]) -> dict[str | None, Turn]:

@@ -98,11 +98,11 @@ class TurnLog:
 def append(connection: Connection, turn: Turn, content: str, at: float) -> Turn:
     """Write `turn`, whose content has the digest `content`, behind its parent; returns it with its hash."""
     linked = replace(turn, hash=chain(content, parent_hash(connection, turn)))
-    touch_conversation(connection, turn.conversation, at)
+    touch_conversations(connection, [(turn.conversation, at)])
     number = insert_turn(connection, linked, content, at)
     count_references(connection, turn)
     insert_content(connection, number, linked)
-    search.index(connection, number, [part.text for part in (*turn.request, *turn.reply) if part.text])
+    search.index(connection, [(number, texts_of(turn))])
     return linked
 
 
@@ -116,9 +116,16 @@ def parent_hash(connection: Connection, turn: Turn) -> str | None:
     return found
 
 
-def touch_conversation(connection: Connection, id: str, at: float) -> None:
-    """Make the conversation if it is new; note the time of its newest turn."""
-    connection.execute(TOUCH[connection.dialect.name], {"id": id, "created": at, "updated": at})
+def touch_conversations(connection: Connection, moments: Sequence[tuple[str, float]]) -> None:
+    """Make each conversation that is new; note the time of its newest turn."""
+    if moments:
+        rows = [{"id": id, "created": at, "updated": at} for id, at in moments]
+        connection.execute(TOUCH[connection.dialect.name], rows)
+
+
+def texts_of(turn: Turn) -> list[str]:
+    """The texts of a turn's parts, that it may be found by."""
+    return [part.text for part in (*turn.request, *turn.reply) if part.text]
 
 
 def count_references(connection: Connection, turn: Turn) -> None:

@@ -19,7 +19,7 @@ from anyloom.storage.rows import insert_content, insert_turn, seconds_of
 from anyloom.storage.schema import REVISIONS, current, upgrade
 from anyloom.storage.store import Store, open_store
 from anyloom.storage.tables import Base
-from anyloom.storage.turns import count_references, touch_conversation
+from anyloom.storage.turns import count_references, touch_conversations
 
 
 def _first_revision(url: str) -> Database:
@@ -35,7 +35,7 @@ def test_an_old_database_with_data_is_upgraded(url: str, tmp_path: Path) -> None
     with database.writing() as connection:
         assert not inspect(connection).has_table("jobs")
         for turn in turns:
-            touch_conversation(connection, turn.conversation, 1.0)
+            touch_conversations(connection, [(turn.conversation, 1.0)])
             linked = type(turn)(
                 **{**{name: getattr(turn, name) for name in turn.__slots__}, "hash": chain(digest(turn), None)}
             )
