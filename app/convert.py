@@ -10,6 +10,9 @@ import click
 from ..anygpt_model.errors import SettingsError
 from .console import Screen
 
+SHOWN = 3
+"""Failed items whose reasons are told at once; all of them are in the manifest."""
+
 
 @click.command()
 @click.argument("source")
@@ -42,7 +45,7 @@ def convert(source: str, to: str, out: Path, as_json: bool, columns: tuple[str, 
     named = dict(mapped(column) for column in columns)
     answer = run_convert(source, to=to, out=out, quiet=as_json, columns=named, **options)
     tell(screen, answer, out, as_json)
-    return 1 if answer.get("failed") else 0
+    return 1 if answer.get("reasons") else 0
 
 
 def mapped(column: str) -> tuple[str, str]:
@@ -54,10 +57,15 @@ def mapped(column: str) -> tuple[str, str]:
 
 
 def tell(screen: Screen, answer: dict[str, Any], out: Path, as_json: bool) -> None:
-    """What a batch flow came to, as JSON or in a sentence."""
+    """What a batch flow came to, as JSON or in a sentence, and the first reasons of what failed."""
     if as_json:
         screen.json(answer)
-    else:
-        shown = ("done", "failed", "skipped", "found", "to_do", "new", "stale", "tokens", "seconds")
-        counts = ", ".join(f"{answer[name]} {name.replace('_', ' ')}" for name in shown if name in answer)
-        screen.line(f"{counts}; {'nothing was converted' if answer.get('dry_run') else f'the manifest is in {out}'}.")
+        return
+    named = ("done", "failed", "skipped", "left", "found", "to_do", "new", "stale", "tokens", "seconds")
+    counts = ", ".join(f"{answer[name]} {name.replace('_', ' ')}" for name in named if answer.get(name) is not None)
+    screen.line(f"{counts}; {'nothing was converted' if answer.get('dry_run') else f'the manifest is in {out}'}.")
+    reasons = list((answer.get("reasons") or {}).items())
+    for name, reason in reasons[:SHOWN]:
+        screen.line(f"{name} failed: {reason}")
+    if len(reasons) > SHOWN:
+        screen.line(f"{len(reasons) - SHOWN} more failed; the manifest has their reasons.")

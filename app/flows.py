@@ -42,7 +42,7 @@ def tokenize(source: str, out: Path, as_json: bool, **options: Any) -> int:
     screen = Screen(as_json)
     answer = _imported("..flows.tokenize").run_tokenize(source, out=out, quiet=as_json, **options)
     tell(screen, answer, out, as_json)
-    return 1 if answer.get("failed") else 0
+    return 1 if answer.get("reasons") else 0
 
 
 def _imported(name: str) -> Any:

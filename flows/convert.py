@@ -47,7 +47,9 @@ class TooManyFailed(AnyloomError):
 
 def on_failure(flow: Flow, run: FlowRun, state: State[Any]) -> None:
     """Say in the log how to go on: nothing that was done is lost."""
-    log.error("%s ended as %s; start it again to go on where it stopped", run.name, state.name)
+    # The run is named because it is over: its page would not get what is logged now.
+    about = {"flow_run_id": str(run.id)}
+    log.error("%s ended as %s; start it again to go on where it stopped", run.name, state.name, extra=about)
 
 
 @task(name="shard", task_run_name="shard {number}", cache_policy=NO_CACHE, persist_result=False)
@@ -125,13 +127,16 @@ def convert(
 
 
 def ended(answer: Answer, allowed: float) -> Any:
-    """The run's end state; the watcher gets the answer. Raises TooManyFailed."""
+    """The run's end state; the watcher gets the answer. Raises TooManyFailed.
+
+    Items that failed in an earlier run and were not tried again count in its name: the result lacks them still.
+    """
     watcher().answer.update(answer)
     worked = answer["done"] + answer["failed"]
     told = f"{answer['done']} done, {answer['failed']} failed, {answer['skipped']} skipped, {answer['left']} left"
     if worked and answer["failed"] / worked > allowed:
         raise TooManyFailed(f"{told}: more than the {allowed:.0%} that were allowed; see {answer['manifest']}.")
-    return Completed(message=told, name="CompletedWithFailures" if answer["failed"] else "Completed")
+    return Completed(message=told, name="CompletedWithFailures" if answer["reasons"] else "Completed")
 
 
 def run_convert(

@@ -74,7 +74,8 @@ def manifest_row(item: Item) -> Document:
         "turn": item.turn,
         "to": asked["to"],
         "seed": asked["seed"],
-        "inputs": [path for path, _ in asked["media"]] + ([asked["text_file"]] if asked["text_file"] else []),
+        "inputs": ([asked["text_file"]] if asked["text_file"] else []) + [path for path, _ in asked["media"]],
+        "input_hashes": asked["hashes"],
         "input_text": asked["text"],
         "text": made.get("text", ""),
         "outputs": made.get("files", []),
@@ -96,7 +97,7 @@ def _parquet(rows: Sequence[Document]) -> bytes | None:
     except ImportError:
         return None
     # Columns of many shapes (files, metadata) travel as JSON text: one schema for every job.
-    nested = ("inputs", "outputs", "media", "metadata")
+    nested = ("inputs", "input_hashes", "outputs", "media", "metadata")
     flat = [{**row, **{name: json.dumps(row[name], ensure_ascii=False) for name in nested}} for row in rows]
     text = pyarrow.string()
     fields = [(name, pyarrow.int64() if name == "seed" else text) for name in flat[0]] if flat else []

@@ -40,7 +40,7 @@ def row(item: Input, source: Source, asked: Asked, model: Mapping[str, str]) -> 
     content = _content(item, source)
     wanted["seed"] = item.seed if item.seed is not None else _seed(asked.seed, content)
     key = digest({"content": content, "wanted": wanted, "model": dict(sorted(model.items()))})
-    return NewItem(item.name, key, {**document, **wanted})
+    return NewItem(item.name, key, {**document, **wanted, "hashes": content["files"]})
 
 
 def digest(document: Any) -> str:

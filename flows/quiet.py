@@ -5,9 +5,11 @@ Whatever the environment or a Prefect profile says already stays as it is. Impor
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 OWNER = "ANYLOOM_FLOW_OWNER"
@@ -17,6 +19,9 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
+    # What we log inside a run goes to its page, and nowhere outside of one.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "anyloom",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_CLI_WIKI_LINKS": "false",
     # A loaded machine takes long to start the temporary server; waiting is better than failing.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
@@ -29,10 +34,17 @@ def settle() -> None:
     """Fill in the settings that nobody has given."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    ours = logging.getLogger("anyloom")
+    if ours.level == logging.NOTSET:
+        ours.setLevel(getattr(logging, os.environ["PREFECT_LOGGING_LEVEL"].upper(), logging.WARNING))
     if not _configured():
         from ..graphs.settings import settings
 
-        os.environ["PREFECT_HOME"] = str(settings().home.expanduser().absolute() / "prefect")
+        home = settings().home.expanduser().absolute() / "prefect"
+        os.environ["PREFECT_HOME"] = str(home)
+        # Prefect makes its home but not the folders above it; one that can't be made is told when it is needed.
+        with suppress(OSError):
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ[OWNER] = mark(os.getpid())
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +83,10 @@ class Shard:
         waves = [items[start : start + size] for start in range(0, len(items), size)]
         short: list[Item] = []
         counts: Counter[str] = Counter()
+        contexts = [copy_context() for _ in waves]  # what a wave logs is then known to be of this run
         with ThreadPoolExecutor(at_once, thread_name_prefix="wave") as pool:
-            for ended, again in pool.map(lambda wave: self._wave(wave, last=size == 1), waves):
+            told = pool.map(lambda context, wave: context.run(self._wave, wave, size == 1), contexts, waves)
+            for ended, again in told:
                 counts += ended
                 short += again
         if short:

@@ -8,6 +8,7 @@ Llama of two layers, SEED, unCLIP, SpeechTokenizer, SoundStorm and EnCodec of a 
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,15 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test reads or writes the user's data folder, not even by what a module settles while tests are collected.
+HOME = tempfile.TemporaryDirectory(prefix="anyloom-home-")
+os.environ["ANYLOOM_HOME"] = HOME.name
 GOLDENS = Path(__file__).parent / "goldens"
 TOKENIZER = GOLDENS / "tiny_llama_tokenizer"
 CHAT_TOKENS = ("<eom>", "[AnyGPT]", "<-Res->", "<-Ins->")
 """The last added tokens of a chat checkpoint; a base checkpoint ends before them."""
 SIZES = {"image": 16, "speech": 8, "music": 2}
 """Cardinalities that the fixture tokenizer has tokens for."""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _home_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's data folder."""
-    before = os.environ.get("ANYLOOM_HOME")
-    os.environ["ANYLOOM_HOME"] = str(tmp_path_factory.mktemp("home"))
-    yield
-    if before is None:
-        del os.environ["ANYLOOM_HOME"]
-    else:
-        os.environ["ANYLOOM_HOME"] = before
 
 
 @pytest.fixture(scope="session")

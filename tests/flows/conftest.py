@@ -1,4 +1,4 @@
-"""What the flows' tests share: one Prefect server for each file, and a home of their own for each."""
+"""What the flows' tests share: one Prefect server, and a home of their own for each."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
+import anyloom.flows  # settles what Prefect reads when it is imported  # noqa: F401
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
-    """The address of Prefect's test server; it takes ten seconds to start, so one serves a file.
+    """The address of Prefect's test server; it takes ten seconds to start, so one serves them all.
 
     ANYLOOM_TEST_PREFECT_API_URL names one that runs already: the quick loop of whoever works on flows.
     """
     pytest.importorskip("prefect")
-    import anyloom.flows  # settles what Prefect reads when it is imported  # noqa: F401, I001
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if address := os.environ.get("ANYLOOM_TEST_PREFECT_API_URL"):

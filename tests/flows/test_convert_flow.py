@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ def test_a_folder_is_converted_once_and_then_left_alone(mixed: Path, tmp_path: P
     assert (second["done"], second["failed"], second["skipped"]) == (2, 1, 2), second["reasons"]
     rows = [json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()]
     assert [row["status"] for row in rows] == ["done"] * 4 + ["failed"]
+    hashes = [[hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in row["inputs"]] for row in rows]
+    assert [row["input_hashes"] for row in rows] == hashes
     assert rows[0]["turn"] == rows[1]["turn"]
     assert "content is text" in rows[4]["error"]
     for row in rows[:4]:
@@ -112,9 +116,10 @@ def bad_files(folder: Path) -> None:
     (folder / "folder.png").mkdir()
 
 
-@pytest.mark.soak
 @pytest.mark.usefixtures("prefect_server", "flow_home")
-def test_items_bad_in_twenty_ways_fail_each_with_its_reason(tmp_path: Path, tiny_folder: Path) -> None:
+def test_items_bad_in_twenty_ways_fail_each_with_its_reason(
+    tmp_path: Path, tiny_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from anyloom.flows.convert import TooManyFailed, convert
     from anyloom.flows.workplace import close_workplaces
 
@@ -123,11 +128,13 @@ def test_items_bad_in_twenty_ways_fail_each_with_its_reason(tmp_path: Path, tiny
     rows = [*good[:2], *({"id": name, **cells} for name, (cells, _) in BAD.items()), *good[2:]]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = {"source": str(tmp_path / "rows.jsonl"), "to": "text", "model": str(tiny_folder), "max_tokens": 8}
+    caplog.set_level(logging.INFO, logger="anyloom")
     try:
         state = convert(out=str(tmp_path / "out"), **given, return_state=True)
         assert (state.is_completed(), state.name) == (True, "CompletedWithFailures")
+        strict = convert(out=str(tmp_path / "strict"), **given, max_failed_share=0.5, return_state=True)
         with pytest.raises(TooManyFailed, match=r"21 failed.*more than the 50%"):
-            convert(out=str(tmp_path / "strict"), **given, max_failed_share=0.5)
+            strict.result()
     finally:
         close_workplaces()
     told = {row["name"]: row for row in map(json.loads, (tmp_path / "out/manifest.jsonl").read_text().splitlines())}
@@ -138,9 +145,23 @@ def test_items_bad_in_twenty_ways_fail_each_with_its_reason(tmp_path: Path, tiny
         assert said in reason, (name, reason)
         assert "\n" not in reason
         assert reason.endswith("."), (name, reason)
+    page = logs_of(strict.state_details.flow_run_id)
+    assert set(BAD) <= {line.partition(": ")[0] for line in page}
+    assert page[-1].endswith("ended as Failed; start it again to go on where it stopped")
 
 
-@pytest.mark.soak
+def logs_of(run: Any) -> list[str]:
+    """What a flow run's page shows of its log."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=10)
+    with get_client(sync_client=True) as client:
+        found = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])), limit=200)
+    return [entry.message for entry in sorted(found, key=lambda entry: entry.timestamp)]
+
+
 @pytest.mark.usefixtures("prefect_server", "flow_home")
 def test_media_become_shards_of_codes(mixed: Path, tmp_path: Path, tiny_folder: Path) -> None:
     from safetensors.numpy import load_file
@@ -164,7 +185,6 @@ def test_media_become_shards_of_codes(mixed: Path, tmp_path: Path, tiny_folder: 
     assert np.array_equal(shard["codes"][begin:middle], shard["codes"][middle:end])
 
 
-@pytest.mark.soak
 @pytest.mark.usefixtures("prefect_server", "flow_home")
 def test_other_places_are_converted_from_and_to_by_url_with_columns_of_their_own(tiny_folder: Path) -> None:
     import fsspec

@@ -1,4 +1,4 @@
-"""Shards on a Dask cluster of two worker processes, the ledger on PostgreSQL."""
+"""Shards in two worker processes, of a Dask cluster or of Ray where it is installed; the ledger on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from anyloom.anygpt_model.errors import SettingsError
 from anyloom.storage.store import open_store
 
 pytest.importorskip("prefect_dask")
-ITEMS = 12
+ITEMS = 24
 
 
-@pytest.mark.soak
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["dask", pytest.param("ray", marks=pytest.mark.soak)])
 @pytest.mark.usefixtures("prefect_server", "flow_home")
 def test_two_worker_processes_share_a_job(
-    tmp_path: Path, tiny_folder: Path, postgres_server: str, monkeypatch: pytest.MonkeyPatch
+    runner: str, tmp_path: Path, tiny_folder: Path, postgres_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip(f"prefect_{runner}")
     from anyloom.flows.convert import run_convert
 
     monkeypatch.setenv("ANYLOOM_DATABASE_URL", postgres_server)
     monkeypatch.setenv("ANYLOOM_BLOBS_URL", str(tmp_path / "blobs"))
-    monkeypatch.setenv("ANYLOOM_TASK_RUNNER", "dask")
+    monkeypatch.setenv("ANYLOOM_TASK_RUNNER", runner)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(ITEMS)))
     out = tmp_path / "out"

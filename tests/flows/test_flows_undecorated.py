@@ -56,9 +56,17 @@ def test_a_shard_task_works_its_items_undecorated(
 def test_the_end_state_says_what_failed() -> None:
     from anyloom.flows.convert import TooManyFailed, ended
 
-    counts = {"done": 3, "failed": 1, "skipped": 0, "left": 0, "manifest": "out/manifest.jsonl"}
+    counts = {
+        "done": 3,
+        "failed": 1,
+        "skipped": 0,
+        "left": 0,
+        "manifest": "out/manifest.jsonl",
+        "reasons": {"a": "No."},
+    }
     assert ended(counts, 0.25).name == "CompletedWithFailures"
-    assert ended({**counts, "failed": 0}, 0.0).name == "Completed"
+    assert ended({**counts, "failed": 0}, 0.0).name == "CompletedWithFailures"
+    assert ended({**counts, "failed": 0, "reasons": {}}, 0.0).name == "Completed"
     with pytest.raises(TooManyFailed, match=r"1 failed.*more than the 20%"):
         ended(counts, 0.2)
 
@@ -250,3 +258,17 @@ def test_settings_that_somebody_made_stay(monkeypatch: pytest.MonkeyPatch) -> No
     quiet.settle()
     assert quiet.os.environ["PREFECT_HOME"] == before
     assert quiet.os.environ["PREFECT_LOGGING_LEVEL"] == "DEBUG"
+
+
+def test_prefect_finds_its_home_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ANYLOOM_HOME", str(tmp_path / "new" / "anyloom"))
+    quiet.settle()
+    assert quiet.os.environ["PREFECT_HOME"] == str(tmp_path / "new" / "anyloom" / "prefect")
+    assert (tmp_path / "new" / "anyloom" / "prefect").is_dir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("PREFECT_HOME")
+    monkeypatch.setenv("ANYLOOM_HOME", str(tmp_path / "file"))
+    quiet.settle()
