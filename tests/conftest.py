@@ -6,6 +6,7 @@ Llama of two layers, SEED, unCLIP, SpeechTokenizer, SoundStorm and EnCodec of a 
 """
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -25,6 +26,14 @@ CHAT_TOKENS = ("<eom>", "[AnyGPT]", "<-Res->", "<-Ins->")
 """The last added tokens of a chat checkpoint; a base checkpoint ends before them."""
 SIZES = {"image": 16, "speech": 8, "music": 2}
 """Cardinalities that the fixture tokenizer has tokens for."""
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What we log from INFO up, whatever Prefect has made of our loggers in this process."""
+    monkeypatch.setattr(logging.getLogger("anyloom"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="anyloom")
+    return caplog
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..dialogue import Message, format_example
 from ..values import Modality, Part
-from ..vocabulary import HUMAN, Vocabulary
+from ..vocabulary import END_OF_REPLY, HUMAN, Vocabulary
+from . import language_mixed as mixed
 from . import language_texts as texts
 from .language_media import Codes, Media, Row, read_media, read_views
 from .sentences import held_out, qa_pairs, train_pairs
@@ -24,24 +25,39 @@ from .speech_data import DEFAULT_VOICE
 
 TALK = "text->text"
 SPOKEN = "speech->speech"
-TO_DRAW, TO_NAME = "a thing's codes", "a thing's name"
-"""Lessons: an exchange without the system line and without codes that hardly vary. There are more things than chats can
-show often enough, and a lesson costs a fifth of a chat."""
+MIXED = "mixed"
+TO_DRAW, TO_NAME, TO_CHANGE = "a thing's codes", "a thing's name", "a thing's other style"
+TO_HEAR = "a tune's name"
+LESSONS = (TO_DRAW, TO_NAME, TO_CHANGE, TO_HEAR)
+"""Lessons: exchanges without the system line and without a picture's codes that hardly vary. There are more things than
+chats can show often enough, and a lesson costs a fifth of a chat."""
 SHARES = {
-    TO_DRAW: 0.14,
-    TO_NAME: 0.34,
-    "text->image": 0.06,
-    "image->text": 0.09,
+    TO_DRAW: 0.10,
+    TO_NAME: 0.22,
+    TO_CHANGE: 0.05,
+    TO_HEAR: 0.10,
+    "text->image": 0.05,
+    "image->text": 0.06,
     "text->speech": 0.12,
     "speech->text": 0.08,
-    "text->music": 0.06,
+    "text->music": 0.19,
     "music->text": 0.02,
-    SPOKEN: 0.07,
+    SPOKEN: 0.08,
+    MIXED: 0.05,
     TALK: 0.02,
 }
 """How the ids seen in training are shared out among what is there."""
 LENGTHS = {"text->image": 65, "image->text": 230, "text->speech": 190, "speech->text": 200, "text->music": 190}
-LENGTHS |= {TO_DRAW: 20, TO_NAME: 22, "music->text": 200, SPOKEN: 330, TALK: 55}
+LENGTHS |= {
+    TO_DRAW: 20,
+    TO_NAME: 22,
+    TO_CHANGE: 40,
+    TO_HEAR: 170,
+    "music->text": 200,
+    SPOKEN: 330,
+    MIXED: 400,
+    TALK: 55,
+}
 """Ids of a usual chat of each direction: what turns shares of ids into shares of chats."""
 OWN_VIEWS = 0.75
 """Share of pictures shown in the tokenizer's own codes, once it has them; the others come in its teacher's."""
@@ -124,9 +140,12 @@ class Chats:
         self._spoken = [pair for pair in pairs if pair[0] in self._read and pair[1] in self._said]
         self._voiced = [pair for pair in pairs if pair[1] in self._said]
         self._typed = [(q, a) for q, a, _ in pairs]
+        self._mixed = mixed.Mixed(self.media, self._read, self._said, pairs, self.vocabulary, self.rng)
         there = {
             TO_DRAW: self.media[Modality.IMAGE].train,
             TO_NAME: self.media[Modality.IMAGE].train,
+            TO_CHANGE: [rows for rows in self._drawn.values() if len(rows) > 1],
+            TO_HEAR: self.media[Modality.MUSIC].train,
             "text->image": self.media[Modality.IMAGE].train,
             "image->text": self.media[Modality.IMAGE].train,
             "text->speech": own,
@@ -134,18 +153,20 @@ class Chats:
             "text->music": self.media[Modality.MUSIC].train,
             "music->text": self.media[Modality.MUSIC].train,
             SPOKEN: self._spoken,
+            MIXED: self._mixed.kinds,
             TALK: self._typed,
         }
+        self._changed = there[TO_CHANGE]
         self.directions = [name for name, rows in there.items() if rows]
         self._weights = [SHARES[name] / LENGTHS[name] for name in self.directions]
-        self._chatted = [name for name in self.directions if name not in (TO_DRAW, TO_NAME)]
+        self._chatted = [name for name in self.directions if name not in LESSONS]
         self._chat_weights = [SHARES[name] / LENGTHS[name] for name in self._chatted]
 
     def draw(self, count: int) -> Iterator[Example]:
         """`count` chats: a third are one exchange, the others two or three that share a system line and CHAT_IDS."""
         for _ in range(count):
             direction = self.rng.choices(self.directions, self._weights)[0]
-            if direction in (TO_DRAW, TO_NAME):
+            if direction in LESSONS:
                 yield self._lesson(direction)
                 continue
             wanted = self.rng.choices((1, 2, 3), (0.3, 0.35, 0.35))[0]
@@ -190,17 +211,32 @@ class Chats:
                 yield self._answer(question, spoken[question], answer, spoken[answer])
 
     def _lesson(self, direction: str) -> Example:
-        row, codes = self.rng.choice(self.media[Modality.IMAGE].train)
-        exchange = self._draw(row, codes) if direction == TO_DRAW else self._see(row, codes)
-        ids, counted = format_example(_messages(exchange), self.vocabulary)
+        """Bare exchanges. Of a picture stay its TELLING codes; one that is to be drawn ends with them."""
+        ids, counted = (
+            np.array(column) for column in format_example(
+                [message for each in self._taught(direction) for message in _messages(each)], self.vocabulary
+            )
+        )  # fmt: skip
         table = self.vocabulary.range(Modality.IMAGE)
-        begins = ids.index(table.opening)
-        tail = range(begins + 1 + TELLING, ids.index(table.closing))
-        kept = [place for place in range(ids.index(self.vocabulary.id(HUMAN)), len(ids)) if place not in tail]
-        if direction == TO_DRAW:
-            kept = [place for place in kept if place <= begins + TELLING]
-        made = np.array(ids, np.int32)[kept], np.array(counted, np.bool_)[kept]
-        return Example(*made, direction)
+        codes = (ids >= table.start) & (ids < table.stop)
+        places = np.arange(len(ids))
+        opened = np.maximum.accumulate(np.where(ids == table.opening, places, 0))
+        kept = ~codes | (places - opened <= TELLING)
+        kept[: int(np.flatnonzero(ids == self.vocabulary.id(HUMAN))[0])] = False
+        if direction in (TO_DRAW, TO_CHANGE):
+            # What follows the last code that is kept would be learnt as the end of a picture of three codes.
+            counted &= (ids != table.closing) & (ids != self.vocabulary.id(END_OF_REPLY))
+            kept[int(np.flatnonzero(codes & kept)[-1]) + 1 :] = False
+        return Example(ids[kept].astype(np.int32), counted[kept].astype(np.bool_), direction)
+
+    def _taught(self, direction: str) -> list[Exchange]:
+        if direction == TO_HEAR:
+            return [self._listen(*self.rng.choice(self.media[Modality.MUSIC].train))]
+        if direction == TO_CHANGE:
+            (row, codes), other = self.rng.sample(self.rng.choice(self._changed), 2)
+            return [self._draw(row, codes), self._change(*other)]
+        row, codes = self.rng.choice(self.media[Modality.IMAGE].train)
+        return [self._draw(row, codes) if direction == TO_DRAW else self._see(row, codes)]
 
     def _exchanges(self, direction: str) -> list[Exchange]:
         if direction == "text->image":
@@ -220,6 +256,8 @@ class Chats:
         if direction == SPOKEN:
             question, answer, _ = self.rng.choice(self._spoken)
             return [self._answer(question, self.rng.choice(self._read[question]), answer, self._said[answer])]
+        if direction == MIXED:
+            return [Exchange(*self._mixed.draw(), MIXED)]
         return [self._talk()]
 
     def _drawing(self) -> list[Exchange]:
@@ -227,10 +265,8 @@ class Chats:
         first = self._draw(row, codes)
         chance = self.rng.random()
         others = [other for other in self._drawn[row["concept"]] if other[0]["style"] != row["style"]]
-        if chance < 0.1 and others:
-            other, again = self.rng.choice(others)
-            asked = self.rng.choice(texts.RESTYLE).format(style=other["style"])
-            return [first, _exchange([_text(asked)], [self._part(Modality.IMAGE, again)], "text->image")]
+        if chance < 0.2 and others:
+            return [first, self._change(*self.rng.choice(others))]
         if chance < 0.5:
             # Naming what it drew costs a tenth of a picture's ids, and teaches the same codes the other way round.
             asked = self.rng.choice(texts.WHAT_DID_YOU_DRAW)
@@ -242,6 +278,10 @@ class Chats:
         asked = self._phrased(texts.DRAW, phrasing).format(x=words)
         longest = self.rng.choice((8, 8, 10_000)) if phrasing is None else 10_000
         return _exchange([_text(asked)], [self._part(Modality.IMAGE, codes)], "text->image", longest)
+
+    def _change(self, row: Row, codes: Codes) -> Exchange:
+        asked = self.rng.choice((*texts.RESTYLE, texts.RESTYLE[0])).format(style=row["style"])
+        return _exchange([_text(asked)], [self._part(Modality.IMAGE, codes)], "text->image")
 
     def _see(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
         asked = self._phrased(texts.DESCRIBE, phrasing)
@@ -280,13 +320,13 @@ class Chats:
     def _play(self, row: Row, codes: Codes, phrasing: int | None = None, caption: int | None = None) -> Exchange:
         words = row["captions"][caption] if caption is not None else self.rng.choice(row["captions"])
         asked = self._phrased(texts.PLAY, phrasing).format(x=words)
-        longest = self.rng.choice((60, 120, 10_000)) if phrasing is None else 10_000
+        longest = self.rng.choice((120, 10_000, 10_000)) if phrasing is None else 10_000
         return _exchange([_text(asked)], [self._part(Modality.MUSIC, codes)], "text->music", longest)
 
     def _listen(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
         asked = self._phrased(texts.LISTEN, phrasing)
         if phrasing is None:
-            frames = self.rng.randint(codes.shape[1] // 4, codes.shape[1])
+            frames = self.rng.randint(codes.shape[1] // 2, codes.shape[1])
             start = self.rng.randint(0, codes.shape[1] - frames)
             codes = codes[:, start : start + frames]
         return _exchange([self._part(Modality.MUSIC, codes), _text(asked)], [_text(row["captions"][0])], "music->text")

@@ -93,6 +93,7 @@ PHRASINGS: dict[tuple[Modality, Modality], tuple[str, ...]] = {
 
 RESTYLE = ("Now make it {style}.", "now make it {style}", "Draw it again, but {style}.", "And in {style} style?")
 WHAT_DID_YOU_DRAW = ("What is this?", "What did you draw?", "what do you see in it?")
+PLAY_FOR = ("play something for this picture", "Play music for this picture.", "Which tune is this?", "Make it a tune.")
 ABOUT = ("What is {x}?", "Tell me about {x}.", "What do you know about {x}?", "tell me something about {x}")
 
 GREETINGS = (
@@ -134,7 +135,7 @@ def loosened(question: str) -> Iterator[str]:
 
 def corpus(pictures: Iterable[dict[str, Any]], tunes: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Every line that the tokenizer should know well, instructions repeated so that their words become whole pieces."""
-    for phrasings in (*PHRASINGS.values(), ANSWER_ALOUD, RESTYLE, WHAT_DID_YOU_DRAW, ABOUT):
+    for phrasings in (*PHRASINGS.values(), ANSWER_ALOUD, RESTYLE, WHAT_DID_YOU_DRAW, PLAY_FOR, ABOUT):
         for phrasing in phrasings:
             yield from [phrasing] * 40
     for line in (*(template.system for template in TEMPLATES.values()), VOICE_REQUEST, *TASKS.values()):

@@ -107,20 +107,18 @@ def test_without_a_compiler_the_operations_serve(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.skipif(shutil.which("false") is None, reason="needs a command that fails")
-def test_a_compiler_that_fails_is_no_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_compiler_that_fails_is_no_error(monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("CC", "false")
-    with caplog.at_level("INFO"):
-        assert opened(torch.float32).compiled is None
-    assert "operation by operation" in caplog.text
+    assert opened(torch.float32).compiled is None
+    assert "operation by operation" in logged.text
 
 
 @needs_compiler
-def test_it_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with caplog.at_level("INFO"):
-        for _ in range(2):
-            assert compiled.build(torch.float32) is not None
-    assert caplog.text.count("Built the decoding step") == 1
+    for _ in range(2):
+        assert compiled.build(torch.float32) is not None
+    assert logged.text.count("Built the decoding step") == 1
 
 
 def test_the_pocket_fits() -> None:

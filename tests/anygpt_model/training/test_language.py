@@ -13,7 +13,16 @@ import torch
 from anyloom.anygpt_model.grammar import parse
 from anyloom.anygpt_model.training import language_texts as texts
 from anyloom.anygpt_model.training.language_choices import Choices
-from anyloom.anygpt_model.training.language_data import SHARES, TELLING, TO_DRAW, TO_NAME, Chats, Exchange
+from anyloom.anygpt_model.training.language_data import (
+    SHARES,
+    TELLING,
+    TO_CHANGE,
+    TO_DRAW,
+    TO_HEAR,
+    TO_NAME,
+    Chats,
+    Exchange,
+)
 from anyloom.anygpt_model.training.language_media import noisy
 from anyloom.anygpt_model.training.language_network import Shape, TrainingLlama
 from anyloom.anygpt_model.training.language_tokenizer import added_tokens, train_pieces, write_tokenizer
@@ -30,7 +39,7 @@ SPLITS = ("train", "test")
 def picture(concept: str, style: str, split: str) -> dict[str, object]:
     phrase = f"a {concept}"
     said = [phrase, f"a {style} picture of {phrase}"]
-    kind = {"subgroup": "food-fruit", "tags": ["round", "sweet"], "label": concept}
+    kind = {"group": "food-drink", "subgroup": "food-fruit", "tags": ["round", "sweet"], "label": concept}
     return {"concept": concept, "style": style, "phrase": phrase, "captions": said, "split": split, **kind}
 
 
@@ -38,8 +47,13 @@ def picture(concept: str, style: str, split: str) -> dict[str, object]:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder as the codecs' trainers leave it. Codes tell the split: even in training, odd if held out."""
     root = tmp_path_factory.mktemp("work")
-    pictures = [picture(f"{c}ball", s, "train" if c != "q" else "pair") for c in "abcq" for s in ("flat", "3D")]
-    tunes = [{"captions": ["a jig", f"a {pace} jig"], "split": split} for pace in ("slow", "fast") for split in SPLITS]
+    things = {"aball": "train", "bball": "train", "red apple": "train", "qball": "pair"}
+    pictures = [picture(thing, s, split) for thing, split in things.items() for s in ("flat", "3D")]
+    tunes = [
+        {"captions": ["a jig", f"a {pace} jig"], "instrument": who, "tempo": pace, "type": "jig", "split": split}
+        for who, pace in (("flute", "slow"), ("accordion", "moderate"))
+        for split in SPLITS
+    ]
     speech = [{"text": u.text, "voice": "slt", "speed": 1.0, "split": u.split, "group": u.group} for u in utterances()]
     rng = np.random.default_rng(0)
     for modality, rows, shape in (("image", pictures, (32,)), ("music", tunes, (4, 20)), ("speech", speech, (12,))):
@@ -112,7 +126,9 @@ def test_every_direction_is_drawn_and_every_reply_is_legal(chats: Chats) -> None
             cut = learned.index(stop) + 1
             assert parse(learned[:cut], chats.vocabulary)
             learned = learned[cut:]
-        assert direction in ("text->music", "text->image", TO_DRAW) or not learned, "only codes may be cut short"
+        assert direction in ("text->music", "text->image", TO_DRAW, TO_CHANGE) or not learned, (
+            "only codes may be cut short"
+        )
     assert drawn == set(SHARES)
 
 
@@ -139,13 +155,46 @@ def test_a_spoken_question_is_answered_as_a_chain(chats: Chats) -> None:
 
 def test_lessons_are_short_and_hold_what_tells(chats: Chats) -> None:
     table = chats.vocabulary.range(Modality.IMAGE)
-    drawn, named = chats._lesson(TO_DRAW), chats._lesson(TO_NAME)
+    drawn, named, changed, heard = (chats._lesson(lesson) for lesson in (TO_DRAW, TO_NAME, TO_CHANGE, TO_HEAR))
     assert drawn.counted.sum() == 2 + TELLING
-    for lesson in (drawn, named):
-        assert sum(int(token) in table for token in lesson.ids) == TELLING
+    assert changed.counted.sum() == 2 * (2 + TELLING), "the first picture's early end is not learned"
+    assert {drawn.ids[-1] in table, changed.ids[-1] in table} == {True}
+    for lesson, pictures in ((drawn, 1), (named, 1), (changed, 2), (heard, 0)):
+        assert sum(int(token) in table for token in lesson.ids) == pictures * TELLING
         assert lesson.ids[0] == chats.vocabulary.id("[Human]")
-    assert named.ids[-1] == chats.vocabulary.id("<eos>")
-    assert named.counted[-1]
+    for lesson in (named, heard):
+        assert lesson.ids[-1] == chats.vocabulary.id("<eos>")
+        assert lesson.counted[-1]
+
+
+def test_a_style_is_changed_and_the_thing_stays(chats: Chats) -> None:
+    for _ in range(20):
+        first, second = (exchange.reply[0].span for exchange in chats._taught(TO_CHANGE))
+        drawn = [
+            row["concept"]
+            for span in (first, second)
+            for row, codes in chats.media[Modality.IMAGE].train
+            if chats.vocabulary.to_span(Modality.IMAGE, codes) == span
+        ]
+        assert len(set(drawn)) == 1
+        assert first != second
+
+
+def test_mixed_requests_say_what_they_heard_and_show_what_was_asked_for(chats: Chats) -> None:
+    kinds = {}
+    for _ in range(200):
+        request, reply = chats._mixed.draw()
+        asked = tuple(part.modality.value for part in request)
+        kinds[asked] = kinds.get(asked, set()) | {tuple(part.modality.value for part in reply)}
+        heard = [part.text for part in reply if part.kind == "transcript"]
+        assert len(heard) == asked.count("speech")
+        if asked == ("image", "speech"):
+            assert "apple" in heard[0]
+    assert kinds == {
+        ("image", "speech"): {("text", "text", "speech")},
+        ("image", "text"): {("text", "music")},
+        ("speech",): {("text", "image"), ("text", "text", "music")},
+    }
 
 
 def test_new_codes_are_taken_in(work: Path, tmp_path: Path) -> None:
@@ -156,7 +205,7 @@ def test_new_codes_are_taken_in(work: Path, tmp_path: Path) -> None:
     for name in ("images.json", "tokens.npz", "tokens.json"):
         (tmp_path / "image" / name).write_bytes((work / "image" / name).read_bytes())
     assert chats.refresh()
-    assert set(chats.directions) == {"text->image", "image->text", "text->text", TO_DRAW, TO_NAME}
+    assert set(chats.directions) == {"text->image", "image->text", "text->text", TO_DRAW, TO_NAME, TO_CHANGE}
     assert not chats.refresh()
 
 
