@@ -141,8 +141,8 @@ def compare(part: str, name: str, files: list[Path], expected: Shapes, called: C
         came, taken = list(found[wrong[0]]), list(expected[wrong[0]])
         sentence = f"{name} has {wrong[0]} as {came} where {taken} is expected{_more(wrong)}; fetch it again."
     elif whole:
-        came = dtypes[whole[0]]
-        sentence = f"{name} has {whole[0]} as {came} where F32, F16 or BF16 is expected{_more(whole)}; fetch it again."
+        kind = dtypes[whole[0]]
+        sentence = f"{name} has {whole[0]} as {kind} where F32, F16 or BF16 is expected{_more(whole)}; fetch it again."
     told = ", ".join(sorted(set(dtypes.values())))
     return Row(part, name, len(expected), len(found), unexpected, told, not sentence, sentence)
 

@@ -52,7 +52,7 @@ class Asker:
     def _replies(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> Sequence[Generation]:
         """What each prompt gets back, its earlier turns asked first."""
         first = [(prompt.earlier, seed) for prompt, seed in zip(prompts, seeds, strict=True) if prompt.earlier]
-        before = iter(self._replies(*map(list, zip(*first, strict=True))) if first else ())  # type: ignore[arg-type]
+        before = iter(self._replies(*map(list, zip(*first, strict=True))) if first else ())
         requests = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             messages = [Message("user", tuple(self._parts(prompt)))]

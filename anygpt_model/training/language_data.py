@@ -128,6 +128,7 @@ class Chats:
         self._drawn: dict[str, list[tuple[Row, Codes]]] = {}
         for row, codes in self.media[Modality.IMAGE].train:
             self._drawn.setdefault(row["concept"], []).append((row, codes))
+        self._changed = [rows for rows in self._drawn.values() if len(rows) > 1]
         self._read: dict[str, list[Codes]] = {}
         self._voices: dict[tuple[str, float], list[tuple[Row, Codes]]] = {}
         for row, codes in self.media[Modality.SPEECH].train:
@@ -144,7 +145,7 @@ class Chats:
         there = {
             TO_DRAW: self.media[Modality.IMAGE].train,
             TO_NAME: self.media[Modality.IMAGE].train,
-            TO_CHANGE: [rows for rows in self._drawn.values() if len(rows) > 1],
+            TO_CHANGE: self._changed,
             TO_HEAR: self.media[Modality.MUSIC].train,
             "text->image": self.media[Modality.IMAGE].train,
             "image->text": self.media[Modality.IMAGE].train,
@@ -156,7 +157,6 @@ class Chats:
             MIXED: self._mixed.kinds,
             TALK: self._typed,
         }
-        self._changed = there[TO_CHANGE]
         self.directions = [name for name, rows in there.items() if rows]
         self._weights = [SHARES[name] / LENGTHS[name] for name in self.directions]
         self._chatted = [name for name in self.directions if name not in LESSONS]

@@ -168,7 +168,7 @@ class TrainingLlama(nn.Module):
             return functional.cross_entropy(functional.linear(thought, head).float(), wanted, reduction="none")
         kinds, places = (torch.from_numpy(each).to(ids.device)[wanted] for each in (choices.kind_of, choices.places))
         found = []
-        for kind in kinds.unique().tolist():
+        for kind in sorted(set(kinds.tolist())):
             here = kinds == kind
             rows = head[torch.from_numpy(choices.groups[kind]).to(ids.device)]
             logits = functional.linear(thought[here], rows).float()
