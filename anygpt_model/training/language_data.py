@@ -32,18 +32,18 @@ LESSONS = (TO_DRAW, TO_NAME, TO_CHANGE, TO_HEAR)
 """Lessons: exchanges without the system line and without a picture's codes that hardly vary. There are more things than
 chats can show often enough, and a lesson costs a fifth of a chat."""
 SHARES = {
-    TO_DRAW: 0.10,
-    TO_NAME: 0.22,
+    TO_DRAW: 0.07,
+    TO_NAME: 0.18,
     TO_CHANGE: 0.05,
-    TO_HEAR: 0.10,
-    "text->image": 0.05,
-    "image->text": 0.06,
-    "text->speech": 0.12,
-    "speech->text": 0.08,
-    "text->music": 0.19,
+    TO_HEAR: 0.08,
+    "text->image": 0.04,
+    "image->text": 0.05,
+    "text->speech": 0.17,
+    "speech->text": 0.12,
+    "text->music": 0.15,
     "music->text": 0.02,
-    SPOKEN: 0.08,
-    MIXED: 0.05,
+    SPOKEN: 0.11,
+    MIXED: 0.04,
     TALK: 0.02,
 }
 """How the ids seen in training are shared out among what is there."""
