@@ -44,6 +44,10 @@ class Asker:
                 progress(len(made), len(cases))
         return made
 
+    def sample_rate(self, modality: Modality) -> int:
+        """Samples a second of the sounds of `modality`; 0 where it makes none."""
+        return 0 if modality == Modality.TEXT else self._engine.codec(modality).sample_rate
+
     def round_trip(self, modality: Modality, array: Array) -> Array:
         """A picture or a sound after our codec has encoded and decoded it."""
         codec = self._engine.codec(modality)

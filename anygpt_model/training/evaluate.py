@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
+from . import samples
 from .asking import Asker
 from .directions.direction import Case, Direction, Made, Measure, digest
 from .directions.pictures import ImageToText, PictureWorld, Restyled, TextToImage
-from .directions.sounds import SpeechToText, SpokenAnswer, SpokenWorld, TextToSpeech
+from .directions.sounds import RealRecordings, SpeechToText, SpokenAnswer, SpokenWorld, TextToSpeech
 from .directions.tunes import MusicToText, MusicWorld, TextToMusic
 from .directions.voices import PromptedVoice
 from .judges.bounds import Score
@@ -43,7 +44,7 @@ def pictures(work: Path) -> list[Direction]:
 def speech(work: Path) -> list[Direction]:
     """Speaking, listening, answering aloud."""
     world = SpokenWorld(work)
-    heard = [SpeechToText(world), SpeechToText(world, unseen=True)]
+    heard = [SpeechToText(world), SpeechToText(world, unseen=True), RealRecordings(world)]
     return [TextToSpeech(world), PromptedVoice(world), *heard, SpokenAnswer(world)]
 
 
@@ -57,23 +58,34 @@ GROUPS: dict[str, Callable[[Path], list[Direction]]] = {"pictures": pictures, "s
 """What can be evaluated by itself; each opens its own data."""
 
 
-def evaluate(asker: Asker | None, asked: Iterable[Direction], limit: int, progress: Progress | None) -> Iterator[Row]:
+def evaluate(
+    asker: Asker | None,
+    asked: Iterable[Direction],
+    limit: int,
+    progress: Progress | None,
+    keep: Path | None = None,
+) -> Iterator[Row]:
     """Ask the first `limit` held-out cases of every direction and have the answers judged. A direction whose part of
-    the model isn't there is left out, and the log says so."""
+    the model isn't there is left out, and the log says so. keep: a folder for samples of the answers."""
     for direction in asked:
         try:
-            yield from _judged(direction, limit, asker, progress)
+            yield from _judged(direction, limit, asker, progress, keep)
         except CheckpointError as error:
             log.warning("%s: left out (%s)", direction.name, error)
 
 
-def _judged(direction: Direction, limit: int, asker: Asker | None, progress: Progress | None) -> list[Row]:
+def _judged(
+    direction: Direction, limit: int, asker: Asker | None, progress: Progress | None, keep: Path | None
+) -> list[Row]:
     cases = direction.cases(limit)
     if not cases:
         log.warning("%s: no held-out data; left out", direction.name)
         return []
     real = direction.real(cases, None)
     made = asker.answers(cases, _named(progress, direction.name)) if asker else None
+    if keep and asker and made is not None:
+        to = cases[0].prompt.to
+        samples.write(keep, direction.name, cases, made, real or [None] * len(cases), asker.sample_rate(to))
     through = direction.real(cases, asker.round_trip) if asker else None
     shuffled = made if made is not None else real
     judged = [
@@ -125,7 +137,7 @@ def measure(
     try:
         for group in groups:
             began = time.monotonic()
-            rows = tuple(evaluate(asker, GROUPS[group](work), limit, progress))
+            rows = tuple(evaluate(asker, GROUPS[group](work), limit, progress, work / "samples"))
             report = Report(name, fingerprint, machine(), time.monotonic() - began, rows).joined(_read(target))
             target.with_suffix(".json").write_text(report.to_json() + "\n", "utf-8")
             target.with_suffix(".md").write_text(report.to_markdown(), "utf-8")

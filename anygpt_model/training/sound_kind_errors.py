@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from ..sound_kind import sound_kind
 from ..values import Modality
-from . import music_data
-from .downloads import debian_package
+from . import music_data, real_recordings
 from .speech_data import SAMPLE_RATE, read_shards
 
 log = logging.getLogger(__name__)
@@ -42,16 +41,10 @@ def readings(work: Path) -> Iterator[tuple[Samples, int]]:
 
 
 def recordings(work: Path) -> Iterator[tuple[Samples, int]]:
-    """Telephone prompts spoken by a person, of at least half a second (Debian's asterisk-core-sounds-en-g722): every
-    second one, for thresholds were chosen on the others."""
-    import av
-
-    folder = debian_package("asterisk-core-sounds-en-g722", "1.6.1-1", work / "downloads")
-    spoken = [file for file in sorted(folder.rglob("*.g722")) if "silence" not in file.parts]
-    for file in [file for file in spoken if file.stat().st_size >= SAMPLE_RATE // 4][1::2]:
-        with av.open(str(file), format="g722") as opened:
-            frames = [np.ravel(frame.to_ndarray()) for frame in opened.decode(audio=0)]
-        yield np.concatenate(frames).astype(np.float32) / np.float32(32768), SAMPLE_RATE
+    """Telephone prompts of at least half a second: every second one, for thresholds were chosen on the others."""
+    spoken = [file for file in real_recordings.files(work).values() if file.stat().st_size >= SAMPLE_RATE // 4]
+    for file in spoken[1::2]:
+        yield real_recordings.sound(file), real_recordings.SAMPLE_RATE
 
 
 def measure(work: Path, every: int = 1) -> dict[str, dict[str, int]]:

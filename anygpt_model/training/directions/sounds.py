@@ -10,20 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...values import Modality
-from .. import sentences, speech_data
+from .. import real_recordings, sentences, speech_data
 from ..judges import whisper
 from ..judges.bounds import Score
 from ..judges.words import same_words, told, word_errors
 from .direction import Case, Made, Measure, Prompt, RoundTrip, asked, frozen_order, samples
 
 Sound = NDArray[np.float32]
+LONGEST_S = 6.0
+"""Seconds of a recording."""
 
 
 class SpokenWorld:
     """What was read aloud so far, by text and voice, and one ear for all; shared by the three directions."""
 
     def __init__(self, work: Path) -> None:
-        self._work = work
+        self.work = work
         self.rate = speech_data.SAMPLE_RATE
         self.recordings: dict[str, dict[str, NDArray[np.int16]]] = {}
         for reading, sound in speech_data.read_shards(work):
@@ -32,7 +34,7 @@ class SpokenWorld:
     @cached_property
     def ear(self) -> whisper.Ear:
         """Whisper base; what it heard once is kept beside the data."""
-        return whisper.Ear(self._work / "downloads", memory=self._work / "judged/whisper.json")
+        return whisper.Ear(self.work / "downloads", memory=self.work / "judged/whisper.json")
 
     def held_out(self) -> list[str]:
         """The held-out texts that were read aloud, in frozen order."""
@@ -112,6 +114,34 @@ class SpeechToText:
     def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
         """Whisper's transcripts."""
         return list(self._world.heard(_recordings(self._world, cases, through)))
+
+
+class RealRecordings(SpeechToText):
+    """What a person said on a telephone exchange is to be written down, in words that training never had."""
+
+    def __init__(self, world: SpokenWorld) -> None:
+        super().__init__(world)
+        self.name = "speech → text, real recordings"
+
+    def cases(self, limit: int) -> list[Case]:
+        """Recordings of at least three words that are no longer than a held-out sentence may be."""
+        texts, files = real_recordings.spoken(self._world.work), real_recordings.files(self._world.work)
+        names = [name for name, text in texts.items() if name in files and len(text.split()) >= 3]
+        found: list[Case] = []
+        for name in frozen_order(names):
+            sound = real_recordings.sound(files[name])
+            if len(sound) <= LONGEST_S * real_recordings.SAMPLE_RATE and len(found) < limit:
+                heard = samples(sound, real_recordings.SAMPLE_RATE, self._world.rate)
+                prompt = Prompt(Modality.TEXT, asked(Modality.SPEECH, Modality.TEXT), heard, Modality.SPEECH)
+                found.append(Case(f"recording {name}", prompt, {"text": texts[name]}))
+        return found
+
+    def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
+        """Whisper's transcripts."""
+        sounds = [case.prompt.media for case in cases]
+        return list(
+            self._world.heard([through(Modality.SPEECH, s) if through and s is not None else s for s in sounds])
+        )
 
 
 class SpokenAnswer:
