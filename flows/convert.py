@@ -28,6 +28,7 @@ from .planning import Order, leading, order
 from .quiet import sweep
 from .runners import check_database, task_runner
 from .running import SHARD, Terms, dry, run_job
+from .server import check_server
 from .shards import Shard
 from .sources import Source
 from .watching import Answer, watched, watcher
@@ -175,13 +176,21 @@ def run_convert(
     return here_and_now(convert, given, {**options, **named}, quiet)
 
 
+def of_nobody_else(record: logging.LogRecord) -> bool:
+    """Whether a log record is for the terminal: what a run raised reaches its caller, who tells it in one sentence."""
+    return not (record.exc_info and record.name.startswith("prefect."))
+
+
 def here_and_now(run: Any, given: Order, options: dict[str, Any], quiet: bool) -> Answer:
     """Call a flow in this process; what came of it. Raises SettingsError, InputError for what can't be used."""
     check_database(given.database)
+    check_server()
     Source(given.source, given.columns).inputs()
     Destination(given.out)
     chosen: Callable[..., Any] = run.with_options(task_runner=task_runner())
     sweep()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(of_nobody_else)
     try:
         with watched(quiet) as seen, tags("anyloom", given.verb, given.asked.to):
             try:

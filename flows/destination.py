@@ -15,6 +15,7 @@ from typing import Any
 
 from ..anygpt_model.errors import SettingsError
 from ..storage.jobs import Item
+from .sources import printable
 
 SUFFIXES = {
     "image/png": ".png",
@@ -49,10 +50,15 @@ class Destination:
             self._files.pipe_file(f"{self._path.rstrip('/')}/{name}", data)
         return name
 
+    def put_lines(self, name: str, rows: Iterable[Document]) -> None:
+        """Write `rows` as JSON, one a line."""
+        lines = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
+        # A file's name may hold bytes that are not UTF-8; spelled this way they are JSON's escapes, and come back.
+        self.put(name, lines.encode(errors="backslashreplace"))
+
     def write_manifest(self, rows: Sequence[Document]) -> None:
         """manifest.jsonl, and manifest.parquet where pyarrow is installed."""
-        lines = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
-        self.put(MANIFEST, lines.encode())
+        self.put_lines(MANIFEST, rows)
         packed = _parquet(rows)
         if packed is not None:
             self.put("manifest.parquet", packed)
@@ -98,7 +104,9 @@ def _parquet(rows: Sequence[Document]) -> bytes | None:
         return None
     # Columns of many shapes (files, metadata) travel as JSON text: one schema for every job.
     nested = ("inputs", "input_hashes", "outputs", "media", "metadata")
-    flat = [{**row, **{name: json.dumps(row[name], ensure_ascii=False) for name in nested}} for row in rows]
+    flat = [{**row, **{name: printable(json.dumps(row[name], ensure_ascii=False)) for name in nested}} for row in rows]
+    for row in flat:
+        row["input_text"] = printable(row["input_text"])
     text = pyarrow.string()
     fields = [(name, pyarrow.int64() if name == "seed" else text) for name in flat[0]] if flat else []
     out = io.BytesIO()

@@ -15,7 +15,7 @@ from typing import Any
 from ..anygpt_model.errors import InputError
 from ..anygpt_model.media import Limits
 from ..storage.jobs import NewItem
-from .sources import Input, Source
+from .sources import Input, Source, printable
 
 MAX_TEXT = 1_000_000
 Document = dict[str, Any]
@@ -45,7 +45,8 @@ def row(item: Input, source: Source, asked: Asked, model: Mapping[str, str]) -> 
 
 def digest(document: Any) -> str:
     """sha256 of a JSON document, its keys in order."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    spelled = json.dumps(document, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(spelled.encode(errors="surrogatepass")).hexdigest()
 
 
 def request_text(source: Source, document: Document) -> str:
@@ -53,7 +54,10 @@ def request_text(source: Source, document: Document) -> str:
     own = document["text"]
     if document["text_file"] is not None:
         own = _decoded(source.read(document["text_file"], MAX_TEXT), document["text_file"])
-    return " ".join(text for text in (document["ask"], own) if text)
+    whole = " ".join(text for text in (document["ask"], own) if text)
+    if (spelled := printable(whole)) != whole:
+        raise InputError(f"The text {spelled[:80]!r} holds what is no character; save it as UTF-8.")
+    return whole
 
 
 def _wanted(item: Input, asked: Asked) -> Document:

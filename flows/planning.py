@@ -73,7 +73,7 @@ def order(
     verb: str = "convert",
 ) -> Order:
     """A checked order. Raises UnknownName for a modality or model, SettingsError for what can't be opened."""
-    if item_timeout is not None and item_timeout <= 0:
+    if item_timeout is not None and not item_timeout > 0:
         raise InputError(f"item_timeout is {item_timeout:g}; it takes more than 0 seconds.")
     bounds(Context(to=asked.to, max_seconds=asked.max_seconds, max_tokens=asked.max_tokens))
     chosen = settings()

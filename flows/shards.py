@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..anygpt_model.errors import AnyloomError, Busy
 from ..storage.jobs import Item, Job
+from .sources import printable
 
 if TYPE_CHECKING:
     from ..storage.store import Store
@@ -136,8 +137,8 @@ def held(store: Store, items: Sequence[Item]) -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """Why an item failed, in one sentence."""
     if isinstance(error, AnyloomError):
-        return str(error)
-    first = (str(error).splitlines() or [""])[0]
+        return printable(str(error))
+    first = (printable(str(error)).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 

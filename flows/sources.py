@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -22,9 +24,12 @@ TEXTS = {".txt", ".md"}
 MEDIA_COLUMNS = {"image": "image", "speech": "speech", "music": "music", "audio": None, "media": None}
 """A column of files -> the modality that its name says; None lets the content say."""
 OPTIONS = ("to", "voice", "seed")
+LARGEST = 1 << 30
+"""Bytes of a table."""
 COLUMNS = ("text", *MEDIA_COLUMNS, *OPTIONS, "id")
 """The columns that mean something."""
 Files = tuple[tuple[str, str | None], ...]
+csv.field_size_limit(sys.maxsize)  # the csv module stops at 128 KiB a cell; how long a text may be is judged later
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +71,9 @@ class Source:
         found = list(self._listed())
         if not found:
             raise InputError(f"{self.where} holds nothing to convert; give a folder, a glob, a CSV or a JSONL file.")
-        names = [item.name for item in found]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        names = Counter(item.name for item in found)
+        if len(names) < len(found):
+            twice = names.most_common(1)[0][0]
             raise InputError(f"{self.where} names {twice!r} twice in its column id; give every row an id of its own.")
         return found
 
@@ -83,6 +88,8 @@ class Source:
             raise InputError(f"{path} does not exist; correct the path.") from None
         except OSError as error:
             raise InputError(f"{path} can't be read ({error.strerror or error}); check its permissions.") from None
+        except ValueError as error:
+            raise InputError(f"{path!r} is no path ({error}); correct it.") from None
         return data
 
     def _listed(self) -> Iterator[Input]:
@@ -107,14 +114,18 @@ class Source:
 
     def _named(self, path: str) -> str:
         root = self._path.rstrip("/") + "/"
-        return path.removeprefix(root) if path.startswith(root) else path
+        return printable(path.removeprefix(root) if path.startswith(root) else path)
 
     def _rows(self) -> Iterator[Input]:
         try:
-            text = self._files.cat_file(self._path).decode("utf-8-sig")
+            text = self.read(self._path, LARGEST).decode("utf-8-sig")
         except UnicodeDecodeError:
             raise InputError(f"{self.where} is not UTF-8; save the table as UTF-8.") from None
-        rows = _csv(text) if self._path.lower().endswith(".csv") else _jsonl(text, self.where)
+        rows = list(_csv(text, self.where) if self._path.lower().endswith(".csv") else _jsonl(text, self.where))
+        for column in self._columns.values():
+            if rows and not any(column in row for row in rows):
+                has = ", ".join(map(repr, rows[0]))
+                raise SettingsError(f"{self.where} has no column {column!r} to map; its first row has {has}.")
         folder = self._path.rpartition("/")[0]
         for number, row in enumerate(rows, 1):
             yield _input(self._mapped(row), f"row {number:06d}", folder)
@@ -126,23 +137,36 @@ class Source:
         return {**{name: cell for name, cell in rest.items() if name not in self._columns}, **ours}
 
 
-def _csv(text: str) -> Iterator[dict[str, Any]]:
-    for row in csv.DictReader(io.StringIO(text, newline="")):
-        # Cells beyond the header come under None; a short row has None as a value.
-        yield {name.strip(): value for name, value in row.items() if name is not None and value not in (None, "")}
+def printable(text: str) -> str:
+    """`text` with what is no character (a byte of a file's name that is not UTF-8, half of a pair) spelled out."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _csv(text: str, where: str) -> Iterator[dict[str, Any]]:
+    try:
+        for row in csv.DictReader(io.StringIO(text, newline="")):
+            # Cells beyond the header come under None; a short row has None as a value.
+            yield {name.strip(): value for name, value in row.items() if name is not None and value not in (None, "")}
+    except csv.Error as error:
+        raise InputError(f"{where} is not CSV ({error}); save the table anew.") from None
 
 
 def _jsonl(text: str, where: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would cut at signs that JSON takes inside a text
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where} line {number} is not JSON ({error.msg}); write one object a line.") from None
+            row = json.loads(line, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
+            why = error.msg if isinstance(error, json.JSONDecodeError) else error
+            raise InputError(f"{where} line {number} is not JSON ({why}); write one object a line.") from None
         if not isinstance(row, dict):
             raise InputError(f"{where} line {number} is {type(row).__name__}; write one object a line.")
         yield {str(name): value for name, value in row.items() if value is not None}
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _input(row: dict[str, Any], name: str, folder: str) -> Input:
@@ -151,7 +175,7 @@ def _input(row: dict[str, Any], name: str, folder: str) -> Input:
         media += [(_beside(path, folder), modality) for path in _paths(row.pop(column, None))]
     given = {option: row.pop(option, None) for option in OPTIONS}
     return Input(
-        name=str(row.pop("id", name)),
+        name=printable(str(row.pop("id", name))),
         text=str(row.pop("text", "")).strip(),
         media=tuple(media),
         to=None if given["to"] is None else str(given["to"]).strip(),
@@ -174,6 +198,9 @@ def _seed(cell: Any, name: str) -> int | None:
     if cell is None:
         return None
     try:
-        return int(cell)
-    except (TypeError, ValueError):
+        seed = int(str(cell))
+    except ValueError:
         raise InputError(f"{name} has the seed {cell!r}; a seed is a whole number.") from None
+    if abs(seed) >= 1 << 63:
+        raise InputError(f"{name} has the seed {seed}; a seed has at most 63 bits.")
+    return seed

@@ -7,7 +7,6 @@ codebooks of the first frame, then those of the second) and `offsets` (int64, wh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -147,7 +146,7 @@ def write_codes(store: Store, place: Destination, told: Sequence[Document], rows
             some = found[start : start + rows]
             names.append(place.put(f"{kind}-{start // rows + 1:05d}.safetensors", packed(store, some)))
             lines += [_line(row, medium, names[-1], number) for number, (row, medium) in enumerate(some)]
-    place.put(CODES, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+    place.put_lines(CODES, lines)
     return names
 
 

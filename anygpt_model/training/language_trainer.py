@@ -54,8 +54,8 @@ class Plan:
 
     hidden: int = 256
     layers: int = 4
-    dropout: float = 0.05
-    noise: float = 0.08
+    dropout: float = 0.0
+    noise: float = 0.05
     batch_ids: int = 4096
     matrix_rate: float = 2.5e-3
     other_rate: float = 2e-3

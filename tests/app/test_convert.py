@@ -39,9 +39,18 @@ def test_good_items_are_done_bad_ones_told_and_the_exit_code_says_which(tmp_path
     counted = converted("--out", "out", "--json", "--dry-run")
     assert counted.returncode == 0, counted.stderr
     assert json.loads(counted.stdout)["skipped"] == 1
+    strict = converted("--out", "out", "--retry-failed", "--max-failed-share", "0")
+    assert strict.returncode == 1
+    assert "more than the 0% that were allowed" in strict.stderr
+    assert "Traceback" not in strict.stderr
     refused = converted("--out", "in/a.txt/out")
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
+    home["PREFECT_API_URL"] = "http://127.0.0.1:1/api"
+    unanswered = converted("--out", "out")
+    assert unanswered.returncode == 2
+    assert unanswered.stderr.startswith("The Prefect server at http://127.0.0.1:1/api does not answer")
+    assert len(unanswered.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("reasons", "code"), [({}, 0), ({"a": "It is bad."}, 1)])

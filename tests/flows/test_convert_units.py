@@ -139,6 +139,10 @@ def test_a_csv_names_texts_files_options_and_metadata(tmp_path: Path) -> None:
         ("[1]\n", "line 1 is list"),
         ('{"id": 1}\n{"id": 1}\n', "names '1' twice"),
         ('{"seed": "x"}\n', "a seed is a whole number"),
+        ('{"seed": 1.5}\n', "a seed is a whole number"),
+        ('{"seed": 9223372036854775808}\n', "at most 63 bits"),
+        ('{"note": NaN}\n', "line 1 is not JSON .NaN"),
+        ("[" * 100_000, "line 1 is not JSON"),
         ("", "holds nothing"),
     ],
 )
@@ -147,6 +151,37 @@ def test_a_table_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: st
     path.write_text(content)
     with pytest.raises(InputError, match=sentence):
         Source(str(path)).inputs()
+
+
+def test_long_cells_and_any_sign_between_quotes_are_taken(tmp_path: Path) -> None:
+    long, odd = "x" * 200_000, "one\u2028two\x85three"
+    (tmp_path / "rows.csv").write_text(f"text,note\nhello,{long}\n")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": odd}, ensure_ascii=False) + "\n")
+    assert [dict(item.metadata) for item in Source(str(tmp_path / "rows.csv")).inputs()] == [{"note": long}]
+    assert [item.text for item in Source(str(tmp_path / "rows.jsonl")).inputs()] == [odd]
+
+
+def test_what_is_no_character_is_one_items_failure(tmp_path: Path, store: Store) -> None:
+    """Half of a pair in a text; beside it a file's name and metadata that are not UTF-8 either, which harm nothing."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("hello")
+    (folder / "rows.jsonl").write_text(
+        '{"text": "a\\ud800"}\n{"text": "b", "note": "\\ud800"}\n{"image": "a\\u0000b"}\n'
+    )
+    for number, where in enumerate((str(folder / "rows.jsonl"), f"{folder}/*.txt")):
+        given = shard(store, where, tmp_path / "out", Scripted(store))
+        assert given.work("w", 9)["done"] == 1, number
+    found = rows(store)
+    assert [item.state for item in found] == ["failed", "done", "failed", "done"]
+    assert "no character" in found[0].reason
+    assert "no path" in found[2].reason
+    assert found[3].name.endswith("caf\\udce9.txt")
+    place = Destination(str(tmp_path / "out"))
+    place.write_manifest(manifest_rows(found, [item.name for item in found]))
+    told = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    assert told[1]["metadata"] == {"note": "\ud800"}
+    assert Path(told[3]["inputs"][0]).read_text() == "hello"
 
 
 def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:

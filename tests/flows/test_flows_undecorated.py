@@ -203,6 +203,8 @@ def test_columns_are_mapped_and_unknown_ones_refused(tmp_path: Path) -> None:
     assert (item.text, item.media) == ("what is it?", ((str(tmp_path / "a.png"), "image"),))
     with pytest.raises(SettingsError, match="'smell'"):
         Source(str(path), {"smell": "question"})
+    with pytest.raises(SettingsError, match="no column 'ask'.*first row has 'question', 'text', 'photo'"):
+        Source(str(path), {"text": "ask"}).inputs()
 
 
 def test_runners_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +240,27 @@ def test_served_flows_are_found_by_module() -> None:
     for deployment in deployments("* * * * *", {"source": "in", "to": "text", "out": "out"}):
         module, _, name = deployment.entrypoint.rpartition(".")
         assert getattr(import_module(module), name).name == deployment.flow_name
+
+
+@pytest.mark.parametrize(
+    ("cron", "given", "said"),
+    [
+        ("soon", {"source": "in", "to": "text", "out": "out"}, "'soon' can't be read"),
+        ("0 3 * * *", {"source": "in"}, "needs --to and --out"),
+        ("0 3 * * *", {"source": "in", "to": "smell", "out": "out"}, "smell"),
+        ("0 3 * * *", {"source": "in", "to": "text", "out": "out"}, "127.0.0.1:1/api does not answer"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(
+    cron: str, given: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from anyloom.flows.serve import serve
+
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), pytest.raises(InputError, match=said):
+        serve(cron, given)
 
 
 def test_the_compose_file_sets_what_the_worker_reads() -> None:
