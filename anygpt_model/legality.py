@@ -65,13 +65,16 @@ class Grammar:
         """The automaton of a reply to `prompt`; a span that the prompt leaves open is continued.
 
         Raises ContextFull where the smallest reply that the bounds ask for doesn't fit, UnknownName for a demanded
-        modality that the checkpoint lacks.
+        modality that the checkpoint lacks, InputError where no modality is left that the reply may have.
         """
         if bounds.to not in (None, Modality.TEXT, *self.vocabulary.ranges):
             known = ", ".join([Modality.TEXT, *self.vocabulary.ranges])
             raise UnknownName(f"This checkpoint can't make {bounds.to}; ask for one of {known}.")
         room = min(bounds.max_tokens, context_length - len(prompt))
         rules = self._rules(bounds, self._heard(prompt))
+        if not rules.beginnings:
+            said = ", ".join(sorted(bounds.modalities)) or "none"
+            raise InputError(f"The modalities {said} came for the reply, and this checkpoint makes none of them.")
         state = self._after(prompt)
         least = rules.least(state)
         if least > room:
@@ -123,6 +126,7 @@ class Rules:
         wanted = frozenset([Modality.TEXT]) if bounds.to == Modality.TEXT else bounds.modalities
         self.allowed = wanted if bounds.to is None else wanted | {bounds.to}
         self.longest = {modality: self._longest(modality) for modality in grammar.vocabulary.ranges}
+        self.beginnings = [self.whole(kind) for kind in self.allowed if kind in (Modality.TEXT, *self.longest)]
         self._options: dict[State, Options] = {}
 
     def options(self, state: State) -> Options:
@@ -151,6 +155,10 @@ class Rules:
         """The fewest ids that a span of `modality` may have."""
         return spec(modality).fixed_codes or self.grammar.vocabulary.ranges[modality].codebooks
 
+    def whole(self, modality: Modality) -> int:
+        """The fewest ids that a segment of `modality` may have, its markers included."""
+        return 1 if modality == Modality.TEXT else self.shortest(modality) + 2
+
     def met(self, state: State) -> bool:
         """Whether the demanded modality has been made or is being made."""
         to = self.bounds.to
@@ -166,9 +174,10 @@ class Rules:
             frame = self.grammar.vocabulary.ranges[state.open].codebooks
             close = whole + (-whole) % frame - state.length + 1
         demand = 0
-        if not self.met(state):
-            to = self.bounds.to
-            demand = 1 if to is None or to == Modality.TEXT else self.shortest(Modality(to)) + 2
+        if self.bounds.to is not None and not self.met(state):
+            demand = self.whole(self.bounds.to)
+        elif not state.made:  # a reply holds something, whatever it is
+            demand = min(self.beginnings)
         return close + (state.transcript == "open") + demand + 1
 
     def steps(self, state: State) -> list[Step]:

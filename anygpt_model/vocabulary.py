@@ -158,8 +158,17 @@ class Vocabulary:
         raise InputError(f"Id {token} is not in the vocabulary; it has the ids 0 to {self.size - 1}.")
 
     def encode(self, text: str) -> list[int]:
-        """The ids of one run of text between two added tokens, its dummy prefix included; no ids for ""."""
-        return list(self._pieces.encode(text)) if text else []
+        """The ids of one run of text between two added tokens, its dummy prefix included; no ids for "".
+
+        Raises InputError for half a character: what a shell or JSON makes of bytes that are no UTF-8.
+        """
+        try:
+            return list(self._pieces.encode(text.encode())) if text else []
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"The text has {text[error.start]!r} at character {error.start + 1}, which is no character; "
+                "give it in UTF-8."
+            ) from None
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The characters of text ids; the dummy prefix's blank is left out. Raises InputError for other ids."""

@@ -102,6 +102,32 @@ def test_the_end_always_fits(seed: int, to: Modality | None, tokens: int, room: 
     assert len(ids) <= min(tokens, 36 + room)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([None, *Modality]),
+    st.frozensets(st.sampled_from(list(Modality)), min_size=1),
+    st.integers(1, 40),
+)
+def test_bounds_however_tight_are_kept_or_refused(
+    grammar: Grammar, seed: int, to: Modality | None, allowed: frozenset[Modality], tokens: int
+) -> None:
+    bounds = Bounds(to, allowed, max_tokens=tokens, max_seconds=0.1)
+    prompt = spoken(grammar.vocabulary)
+    try:
+        automaton = grammar.begin(prompt, bounds, 400)
+    except ContextFull as full:
+        assert f"max_tokens is {tokens}" in str(full)
+        return
+    ids = draw(automaton, random.Random(seed))
+    assert 2 <= len(ids) <= tokens
+
+
+def test_a_reply_that_may_hold_nothing_is_refused(grammar: Grammar) -> None:
+    with pytest.raises(InputError, match="modalities none came"):
+        grammar.begin((1,), Bounds(modalities=frozenset()), 400)
+
+
 def test_an_image_is_32_codes_then_its_marker(grammar: Grammar, vocabulary: Vocabulary) -> None:
     table = vocabulary.range(IMAGE)
     automaton = grammar.begin((1,), Bounds(to=IMAGE), 400)

@@ -198,6 +198,11 @@ def test_a_stream_holds_back_half_a_character() -> None:
     assert pieces.count("") >= 2, "the blank of the dummy prefix and the first byte of é show nothing"
 
 
+def test_half_a_character_is_one_sentence() -> None:
+    with pytest.raises(InputError, match=r"at character 2, which is no character; give it in UTF-8"):
+        VOCABULARY.encode("a\ud800b")
+
+
 def test_decode_refuses_markers() -> None:
     with pytest.raises(InputError, match="not a text id"):
         VOCABULARY.decode([VOCABULARY.id("<eos>")])
