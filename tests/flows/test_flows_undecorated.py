@@ -203,7 +203,7 @@ def test_columns_are_mapped_and_unknown_ones_refused(tmp_path: Path) -> None:
     assert (item.text, item.media) == ("what is it?", ((str(tmp_path / "a.png"), "image"),))
     with pytest.raises(SettingsError, match="'smell'"):
         Source(str(path), {"smell": "question"})
-    with pytest.raises(SettingsError, match="no column 'ask'.*first row has 'question', 'text', 'photo'"):
+    with pytest.raises(SettingsError, match=r"no column 'ask'.*first row has 'question', 'text', 'photo'"):
         Source(str(path), {"text": "ask"}).inputs()
 
 
