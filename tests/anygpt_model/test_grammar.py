@@ -116,8 +116,8 @@ def test_bounds_however_tight_are_kept_or_refused(
     prompt = spoken(grammar.vocabulary)
     try:
         automaton = grammar.begin(prompt, bounds, 400)
-    except ContextFull as full:
-        assert f"max_tokens is {tokens}" in str(full)
+    except ContextFull:
+        assert tokens < 35  # which a text, a picture or a frame of a sound fit into
         return
     ids = draw(automaton, random.Random(seed))
     assert 2 <= len(ids) <= tokens
