@@ -56,8 +56,8 @@ def model_folder(name: str | Path) -> Path:
         if not folder.is_dir():
             raise UnknownName(f"The model {name} isn't on this machine; get it by `anyloom models fetch {name}`.")
         return folder
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = Path(name).expanduser() if isinstance(name, str | Path) and str(name) else None
+    if folder is None or not folder.is_dir():
         known = ", ".join((POCKET, *PUBLISHED))
         raise UnknownName(
             f"There is no model named {str(name)!r}; use one of {known}, or the path of a model's folder."

@@ -18,7 +18,7 @@ def chosen_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # "meta" makes tensors that hold nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise SettingsError(
             f"The device {name!r} can't be used here; use cpu, or cuda on a machine with one."

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoints import LANGUAGE, fingerprints, load_tensors, model_folder
 from .devices import chosen_device, chosen_dtype
-from .errors import AnyloomError, CheckpointError, UnknownName
+from .errors import AnyloomError, CheckpointError, SettingsError, UnknownName
 from .modalities import spec
 from .values import Generation, Modality, Request, Sampling
 from .vocabulary import END_OF_MESSAGE, RESPONSE, Vocabulary
@@ -213,7 +213,7 @@ def load_engine(
     *,
     device: str | None = None,
     dtype: str | None = None,
-    modalities: Collection[Modality | str] | None = None,
+    modalities: Collection[Modality | str] | str | None = None,
     low_memory: bool = False,
     quantize: str | None = None,
     slots: int = 16,
@@ -223,16 +223,20 @@ def load_engine(
     """Open a model by its name ("pocket", "anygpt-chat", "anygpt-base") or folder.
 
     device: "cpu", "cuda", …; None: a GPU if there is one. dtype: "float32", "bfloat16", "float16"; None: float32 on a
-    CPU (exact replay), bfloat16 on a GPU that has it, else float16. modalities: only these codecs may be opened; None:
-    all. low_memory: codecs rest on the CPU and are on the device for a call at a time. quantize: "int8" or "int4", the
+    CPU (exact replay), bfloat16 on a GPU that has it, else float16. modalities: only these codecs may be opened (or
+    one, by its name); None: all. low_memory: codecs rest on the CPU and are on the device for a call at a time. quantize: "int8" or "int4", the
     bits of the language model's weights (the extra "quantized"); None: as dtype says. slots: replies decoded together.
     queue: requests that may wait for one. prefix_bytes: memory for caches of earlier turns; 0 keeps none, so that a
     reply never depends, by a rounding, on what came before.
     Raises UnknownName, CheckpointError, SettingsError.
     """
+    for what, number, least in (("slots", slots, 1), ("queue", queue, 1), ("prefix_bytes", prefix_bytes, 0)):
+        if not isinstance(number, int) or number < least:
+            raise SettingsError(f"{what} {number!r} came; a whole number of {least} or more is taken.")
     folder = model_folder(name)
     where = chosen_device(device)
-    wanted = list(Modality) if modalities is None else [_modality(entry) for entry in modalities]
+    named = [modalities] if isinstance(modalities, str) else modalities
+    wanted = list(Modality) if named is None else [_modality(entry) for entry in named]
     called = str(name) if folder != Path(name) else folder.resolve().name
     decoding = {"slots": slots, "queue": queue, "prefix_bytes": prefix_bytes}
     return Engine(called, folder, where, chosen_dtype(dtype, where), wanted, low_memory, quantize, **decoding)

@@ -16,7 +16,7 @@ from ..anygpt_model.values import Modality, Turn
 from ..graphs.conversation import build_graph
 from ..graphs.handles import to_block
 from ..graphs.settings import settings
-from ..nodes.options import bounds, template
+from ..nodes.options import bounds, sampling, template
 from ..nodes.state import Context
 from .console import Screen
 from .files import read_file
@@ -51,7 +51,7 @@ class Asker:
             max_tokens=options.get("max_tokens"),
             max_seconds=options.get("max_seconds"),
             max_segments=options.get("max_segments"),
-            sampling={"text": {"beams": beams}} if (beams := options.get("beams")) else {},
+            sampling={"text": {"beams": beams}} if (beams := options.get("beams")) is not None else {},
             conversation=options.get("conversation"),
             template=options.get("template"),
             instruction=options.get("instruction"),
@@ -62,6 +62,7 @@ class Asker:
     def check(self, model: str | None) -> None:
         """Refuse what can be refused before weights are read: modality, limits, voice, model."""
         bounds(self.context)
+        sampling(self.context)
         template(self.context)
         model_folder(model or settings().model)
         if self._voice and not self._is_recording():

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import click
 
-from ..anygpt_model.errors import MediaError
+from ..anygpt_model.errors import InputError
 from ..anygpt_model.values import Modality
 from .console import Screen
 from .files import read_file
 from .opening import opened_store
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-SHORTEST = 1.0
-"""Seconds of speech below which no speaker can be imitated."""
 
 
 @click.group()
@@ -32,13 +30,15 @@ def save(name: str, file: Path, consent: str, as_json: bool) -> None:
     """Save the recording FILE (three seconds or more are best) as the voice NAME."""
     from ..anygpt_model.media import Limits
     from ..nodes.ingestion import examine
+    from ..nodes.options import check_length
 
     screen = Screen(as_json)
+    if name.startswith("sha256:"):  # --voice takes that for a kept recording
+        raise InputError(f"A voice can't be named {name!r}; choose a name that is no handle.")
     limits = Limits()
     data = read_file(file, limits.max_bytes)
     _, media = examine(data, limits, Modality.SPEECH)
-    if (media.duration or 0.0) < SHORTEST:
-        raise MediaError(f"{file} lasts {media.duration:.1f} s; a voice takes {SHORTEST:.0f} s or more, 3 s are best.")
+    check_length(media.duration or 0.0)
     with opened_store() as store:
         kept = store.voices.save(name, data, media, consent)
     screen.line(f"The voice {name} is saved.")

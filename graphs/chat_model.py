@@ -45,7 +45,7 @@ class ChatAnyGPT(BaseChatModel):
     urls: Any = Field(default=False, exclude=True, repr=False)
     model: str = "pocket"
     to: str | None = None
-    modalities: list[str] | None = None
+    modalities: list[str] | str | None = None
     voice: str | None = None
     seed: int | None = None
     temperature: float | None = None
@@ -213,8 +213,19 @@ def _last(reply: BaseMessage, content: Any) -> ChatGenerationChunk:
 
 
 def _stopped(reply: AIMessage, stop: Sequence[str]) -> AIMessage:
-    """`reply` up to the first stop string in its text; what was recorded stays whole."""
-    if not isinstance(reply.content, str):
-        return reply
-    ends = [at for word in stop if word and (at := reply.content.find(word)) >= 0]
-    return reply.model_copy(update={"content": reply.content[: min(ends)]}) if ends else reply
+    """`reply` up to the first stop string in its text, media after it left out; what was recorded stays whole."""
+    if isinstance(reply.content, str):
+        end = _end(reply.content, stop)
+        return reply if end is None else reply.model_copy(update={"content": reply.content[:end]})
+    kept: list[Any] = []
+    for block in reply.content:
+        end = _end(block.get("text", ""), stop) if isinstance(block, dict) else None
+        if end is not None:
+            return reply.model_copy(update={"content": [*kept, {**block, "text": block["text"][:end]}]})
+        kept.append(block)
+    return reply
+
+
+def _end(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first stop string begins in `text`, or None."""
+    return min((at for word in stop if word and (at := text.find(word)) >= 0), default=None)

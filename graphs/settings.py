@@ -16,9 +16,9 @@ from ..anygpt_model.errors import SettingsError
 
 
 class Settings(BaseSettings):
-    """Every field is an environment variable with ANYLOOM_ before it."""
+    """Every field is an environment variable with ANYLOOM_ before it; an empty one is as good as unset."""
 
-    model_config = SettingsConfigDict(env_prefix="ANYLOOM_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="ANYLOOM_", extra="ignore", env_ignore_empty=True)
 
     home: Path = Field(default_factory=lambda: user_data_path("anyloom", appauthor=False))
     """The folder of the default database and its media."""

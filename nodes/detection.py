@@ -23,7 +23,7 @@ from ..anygpt_model.media import Limits
 from ..anygpt_model.values import Modality, Part
 from .ingestion import ingest, known_modality
 from .messages import Block, Exchange, blocks, exchanges, media_block, unchanged
-from .options import bounds, kept_voice, sampling, template
+from .options import bounds, check_kinds, check_voice, sampling, template
 from .ports import Fetch, Keeper
 from .state import Context, PartState, Role, State, options_state, part_state
 
@@ -73,13 +73,14 @@ def detect(
 
 def check_options(options: Context, keeper: Keeper) -> None:
     """Refuse what can be refused before anything is kept. Raises UnknownName, InputError."""
+    check_kinds(options)
     bounds(options)
     sampling(options)
     template(options)
     if not _whole(options.seed):
         raise InputError(f"The seed {options.seed!r} came; a whole number is taken.")
     if options.voice is not None:
-        kept_voice(options.voice, keeper)
+        check_voice(options.voice, keeper)
 
 
 def _whole(number: object) -> bool:
@@ -200,8 +201,12 @@ def _check_count(content: Sequence[Block]) -> None:
 
 
 def _said_modality(block: Block) -> Modality | None:
-    """What the caller calls the medium, under extras.anyloom.modality."""
-    said = ((block.get("extras") or {}).get("anyloom") or {}).get("modality")
+    """What the caller calls the medium, under extras.anyloom.modality; other extras are other readers'."""
+    extras = block.get("extras")
+    ours = extras.get("anyloom") if isinstance(extras, dict) else None
+    if ours is not None and not isinstance(ours, dict):
+        raise InputError(f'The extras anyloom={ours!r} came; {{"anyloom": {{"modality": "music"}}}} is taken.')
+    said = (ours or {}).get("modality")
     if said is None:
         return None
     try:

@@ -65,7 +65,11 @@ def bounds_here(options: Context, engine: Engine) -> Bounds:
     if wanted.to is not None and wanted.to not in engine.modalities:
         known = ", ".join(sorted(engine.modalities))
         raise UnknownName(f"This engine was opened without {wanted.to}; ask for one of {known}.")
-    return replace(wanted, modalities=wanted.modalities & engine.modalities)
+    allowed = wanted.modalities & engine.modalities
+    if wanted.to is None and not allowed:
+        asked_for, known = (", ".join(sorted(some)) for some in (wanted.modalities, engine.modalities))
+        raise UnknownName(f"This engine was opened without {asked_for}; ask for one of {known}.")
+    return replace(wanted, modalities=allowed)
 
 
 def style(options: Context, engine: Engine) -> str:

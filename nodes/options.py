@@ -9,13 +9,17 @@ from math import inf
 from typing import Any
 
 from ..anygpt_model import dialogue, modalities
-from ..anygpt_model.errors import InputError, UnknownName
+from ..anygpt_model.errors import InputError, MediaError, UnknownName
 from ..anygpt_model.values import Bounds, Media, Modality, Sampling
 from .base import BASE
 from .ports import Keeper
 from .state import Context
 
 DEFAULTS = {kind: modalities.spec(kind).sampling for kind in Modality}
+WORDS = ("to", "voice", "conversation", "parent", "run", "template", "instruction")
+"""Options that are texts."""
+SHORTEST_VOICE = 1.0
+"""Seconds of speech below which no speaker can be imitated."""
 COMMON = ("temperature", "top_k", "top_p")
 """Settings of a call that every modality takes over."""
 SETTINGS: dict[str, Callable[[Any], Any]] = {
@@ -26,6 +30,20 @@ SETTINGS: dict[str, Callable[[Any], Any]] = {
     "beams": int,
 }
 """The fields of Sampling and what makes each of a caller's number."""
+
+
+def check_kinds(options: Context) -> None:
+    """Raises InputError for an option of another kind than its field: callers come from outside, from JSON too."""
+    for name in WORDS:
+        value: Any = getattr(options, name)
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{name} {value!r} came; a text is taken, or none.")
+    several: Any = options.modalities
+    if several is not None and (not isinstance(several, tuple) or not several):
+        raise InputError(f"modalities {several!r} came; a list of one or more is taken, or none for all.")
+    settings: Any = options.sampling
+    if not isinstance(settings, Mapping) or not all(isinstance(one, Mapping) for one in settings.values()):
+        raise InputError(f'sampling {settings!r} came; settings by modality are taken, as {{"text": {{"top_k": 50}}}}.')
 
 
 def bounds(options: Context) -> Bounds:
@@ -94,9 +112,27 @@ def _sampling(kind: Modality, settings: Mapping[str, float | None], default: Sam
         raise InputError(
             "Sampling takes a temperature and a top_k of 0 or more, a top_p above 0 and up to 1, a penalty above 0."
         )
+    if made.beams < 1:
+        raise InputError(f"A beam search of {made.beams} came; it takes 1 (none) or more wordings.")
     if made.beams > 1 and kind != Modality.TEXT:
         raise InputError(f"A beam search came for {kind}; it serves text alone.")
     return made
+
+
+def check_voice(voice: str, keeper: Keeper) -> None:
+    """Raises UnknownName where there is none, MediaError for what no speaker can be imitated by."""
+    recording = kept_voice(voice, keeper)
+    if recording.duration is None:
+        raise MediaError(f"A {recording.mime} came as the voice; give a recording of speech, 3 s are best.")
+    check_length(recording.duration)
+
+
+def check_length(seconds: float) -> None:
+    """Raises MediaError for a recording that is too short to be a voice."""
+    if seconds < SHORTEST_VOICE:
+        raise MediaError(
+            f"A recording of {seconds:.2f} s came as a voice; {SHORTEST_VOICE:.0f} s or more are taken, 3 s are best."
+        )
 
 
 def kept_voice(voice: str, keeper: Keeper) -> Media:

@@ -7,7 +7,7 @@ arrays never enter the state; they live in the blob store and inside one node. K
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -154,9 +154,9 @@ class Context:
     instruction: str | None = None
 
     def __post_init__(self) -> None:
-        """One modality may come as its bare name, several as any sequence."""
+        """One modality may come as its bare name, several as any collection; what is neither is refused later."""
         given: Any = self.modalities
-        if given is not None:
+        if isinstance(given, Collection):
             several = (given,) if isinstance(given, str) else tuple(given)
             object.__setattr__(self, "modalities", several)
 

@@ -32,19 +32,19 @@ LESSONS = (TO_DRAW, TO_NAME, TO_CHANGE, TO_HEAR)
 """Lessons: exchanges without the system line and without a picture's codes that hardly vary. There are more things than
 chats can show often enough, and a lesson costs a fifth of a chat."""
 SHARES = {
-    TO_DRAW: 0.07,
-    TO_NAME: 0.18,
+    TO_DRAW: 0.06,
+    TO_NAME: 0.13,
     TO_CHANGE: 0.05,
     TO_HEAR: 0.08,
-    "text->image": 0.04,
-    "image->text": 0.05,
+    "text->image": 0.03,
+    "image->text": 0.04,
     "text->speech": 0.17,
-    "speech->text": 0.12,
-    "text->music": 0.15,
+    "speech->text": 0.13,
+    "text->music": 0.16,
     "music->text": 0.02,
-    SPOKEN: 0.11,
-    MIXED: 0.04,
-    TALK: 0.02,
+    SPOKEN: 0.10,
+    MIXED: 0.02,
+    TALK: 0.01,
 }
 """How the ids seen in training are shared out among what is there."""
 LENGTHS = {"text->image": 65, "image->text": 230, "text->speech": 190, "speech->text": 200, "text->music": 190}

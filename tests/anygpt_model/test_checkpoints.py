@@ -56,8 +56,9 @@ def test_names_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert model_folder(tmp_path) == tmp_path
     with pytest.raises(UnknownName, match="anyloom models fetch anygpt-base"):
         model_folder("anygpt-base")
-    with pytest.raises(UnknownName, match="pocket, anygpt-chat, anygpt-base, or the path"):
-        model_folder("anygpt-huge")
+    for strange in ("anygpt-huge", "", None, 5):
+        with pytest.raises(UnknownName, match="pocket, anygpt-chat, anygpt-base, or the path"):
+            model_folder(strange)  # type: ignore[arg-type]
 
 
 def test_a_missing_tensor_is_named(llm_copy: Path) -> None:

@@ -47,8 +47,25 @@ def test_only_what_is_wanted_opens(llm_folder: Path) -> None:
             engine.codec("smell")
 
 
-@pytest.mark.parametrize("wrong", [{"device": "abacus"}, {"device": "cuda:99"}, {"dtype": "int3"}])
-def test_settings_that_cannot_be_used_are_said(llm_folder: Path, wrong: dict[str, str]) -> None:
+def test_one_modality_may_be_named_alone(llm_folder: Path) -> None:
+    with load_engine(llm_folder, device="cpu", modalities="text") as engine:
+        assert engine.modalities == {Modality.TEXT}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"device": "abacus"},
+        {"device": "cuda:99"},
+        {"device": "meta"},
+        {"dtype": "int3"},
+        {"slots": 0},
+        {"queue": 0},
+        {"queue": 2.5},
+        {"prefix_bytes": -1},
+    ],
+)
+def test_settings_that_cannot_be_used_are_said(llm_folder: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
         load_engine(llm_folder, **wrong)
 

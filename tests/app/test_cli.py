@@ -16,6 +16,7 @@ import pytest
 
 from anyloom.anygpt_model.media import read_image, write_png, write_wav
 from anyloom.app.cli import COMMANDS, run
+from anyloom.graphs.settings import settings
 
 Run = Callable[..., tuple[int, str, str]]
 SOUND = write_wav(np.sin(np.arange(8000) / 20).astype(np.float32) * 0.3, 16000)
@@ -86,6 +87,7 @@ def test_a_voice_is_saved_used_and_erased(anyloom: Run, tmp_path: Path, engine: 
     (tmp_path / "ann.wav").write_bytes(write_wav(np.full(48000, 0.2, np.float32), 16000))
     (tmp_path / "short.wav").write_bytes(SOUND)
     assert anyloom("voices", "save", "ann", tmp_path / "short.wav", "--consent", "Ann agreed")[0] == 2
+    assert anyloom("voices", "save", "sha256:ann", tmp_path / "ann.wav", "--consent", "Ann agreed")[0] == 2
     assert anyloom("voices", "save", "ann", tmp_path / "ann.wav", "--consent", "Ann agreed")[0] == 0
     assert json.loads(anyloom("voices", "list", "--json")[1])["voices"][0]["consent"] == "Ann agreed"
     ask = ["say", "hello", "--to", "speech", "--seed", 1, "--json"]
@@ -155,6 +157,7 @@ BAD: dict[str, tuple[list[str], Callable[[Path], bytes | None]]] = {
     "unknown modality": (["hello", "--to", "smell"], lambda _: None),
     "unknown model": (["hello", "--model", "nobody"], lambda _: None),
     "unknown voice": (["hello", "--voice", "nobody"], lambda _: None),
+    "no wording at all": (["hello", "--to", "text", "--beams", "0"], lambda _: None),
 }
 
 
@@ -181,6 +184,14 @@ def test_an_unusable_database_or_folder_is_refused(anyloom: Run, tmp_path: Path,
         monkeypatch.setenv("ANYLOOM_DATABASE_URL", url)
         code, _, err = anyloom("say", "hello")
         assert (code, err.count("\n")) == (2, 1), err
+
+
+def test_an_empty_setting_is_as_good_as_unset(monkeypatch: Any) -> None:
+    for name in ("MODEL", "URLS", "DEVICE", "LOW_MEMORY", "DATABASE_URL", "VOICE", "OUT"):
+        monkeypatch.setenv(f"ANYLOOM_{name}", "")
+    chosen = settings()
+    assert (chosen.model, chosen.urls, chosen.device, chosen.low_memory) == ("pocket", False, None, False)
+    assert (chosen.database_url, chosen.voice, chosen.out) == (None, None, Path("out"))
 
 
 def test_the_unforeseen_is_one_sentence_with_a_hint(anyloom: Run, monkeypatch: Any) -> None:

@@ -74,6 +74,19 @@ def test_a_stop_string_cuts_the_reply(chat: ChatAnyGPT) -> None:
     assert chat.invoke("hello", stop=["it"]).text == "here "
 
 
+def test_a_stop_string_cuts_a_reply_of_several_segments(chat: ChatAnyGPT, engine: Any, store: Any) -> None:
+    for words, kept in (("here it is", ["image"]), ("hello there", ["image", "text", "image"])):
+        engine.will_say(engine.span(Modality.IMAGE, 32), Part(TEXT, text=words), engine.span(Modality.IMAGE, 32))
+        blocks = chat.invoke("draw", stop=["it"]).content_blocks
+        assert [block["type"] for block in blocks if block.get("text") != "here "] == kept
+
+
+def test_one_modality_may_be_a_bare_name(engine: Any, store: Any) -> None:
+    engine.will_say(Part(TEXT, text="here"))
+    assert ChatAnyGPT(engine=engine, store=store, modalities="text").invoke("hello").text == "here"
+    assert engine.language_model.requests[-1].bounds.modalities == {TEXT}
+
+
 def test_tools_and_unknown_options_are_refused(chat: ChatAnyGPT) -> None:
     with pytest.raises(InputError, match="AnyGPTTool"):
         chat.bind_tools([])

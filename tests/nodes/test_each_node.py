@@ -87,11 +87,27 @@ def test_detect_refuses_before_it_keeps(keeper: Any, runtime: Any) -> None:
         ([block(PNG, "image", "music")], {}, MediaError),
         ([block(PNG, "image", "smell")], {}, UnknownName),
         (["hello"] * 33, {}, InputError),
+        (["hello"], {"run": 5}, InputError),
+        ([{**block(PNG, "image"), "extras": {"anyloom": "image"}}], {}, InputError),
         ([], {}, InputError),
     ):
         with pytest.raises(error):
             detect(asked(*content), {}, runtime(**options), keeper=keeper, limits=LIMITS)
     assert keeper.bytes == {}
+
+
+def test_detect_refuses_a_voice_that_is_none(keeper: Any, runtime: Any) -> None:
+    short = write_wav(np.zeros(80, np.float32), 16000)
+    for data, says in ((PNG, "image/png came as the voice"), (short, "A recording of 0.01 s came")):
+        voice = keeper.put(data, probe(data)).hash
+        with pytest.raises(MediaError, match=says):
+            detect(asked("hello"), {}, runtime(voice=voice), keeper=keeper, limits=LIMITS)
+
+
+def test_detect_leaves_other_readers_extras_alone(keeper: Any, runtime: Any) -> None:
+    for extras in ("high", {"detail": "high"}, None):
+        update = detect(asked({**block(PNG, "image"), "extras": extras}), {}, runtime(), keeper=keeper, limits=LIMITS)
+        assert [part["modality"] for part in update["parts"]] == ["image"]
 
 
 def test_detect_fetches_only_where_it_may(keeper: Any, runtime: Any) -> None:
@@ -158,6 +174,13 @@ def test_generate_refuses_what_does_not_fit_or_was_not_opened(engine: Any, keepe
     engine.modalities = frozenset({Modality.TEXT})
     with pytest.raises(UnknownName, match="without image"):
         generate({**EMPTY, "parts": [text_part("draw")]}, {}, runtime(to="image"), engine=engine, keeper=keeper)
+
+
+def test_generate_names_a_modality_that_was_not_opened(engine: Any, keeper: Any, runtime: Any) -> None:
+    engine.modalities = frozenset({Modality.TEXT, Modality.SPEECH})
+    state = {**EMPTY, "parts": [text_part("hello")]}
+    with pytest.raises(UnknownName, match="opened without image, music; ask for one of speech, text"):
+        generate(state, {}, runtime(modalities=["image", "music"]), engine=engine, keeper=keeper)
 
 
 def test_route_keeps_the_order_and_gives_each_medium_a_seed(engine: Any, runtime: Any) -> None:

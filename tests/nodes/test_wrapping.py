@@ -17,7 +17,7 @@ from anyloom.anygpt_model.values import Generation, Media, Modality, Part
 from anyloom.nodes import timing
 from anyloom.nodes.generation import unheard
 from anyloom.nodes.messages import blocks, part_blocks
-from anyloom.nodes.options import bounds, sampling
+from anyloom.nodes.options import bounds, check_kinds, sampling
 from anyloom.nodes.packing import pack, unpack
 from anyloom.nodes.state import (
     Context,
@@ -116,6 +116,28 @@ def test_settings_of_a_modality_win_over_the_calls() -> None:
     for wrong in ({"max_segments": 0}, {"max_tokens": "9"}, {"max_tokens": 2.5}, {"max_seconds": float("inf")}):
         with pytest.raises(InputError, match="above 0"):
             bounds(Context(**wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"voice": 5},
+        {"conversation": 5},
+        {"parent": 5},
+        {"run": 5},
+        {"template": ["base"]},
+        {"instruction": 5},
+        {"to": ["image"]},
+        {"modalities": 5},
+        {"modalities": ()},
+        {"sampling": 5},
+        {"sampling": {"text": 5}},
+    ],
+)
+def test_an_option_of_another_kind_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"^{next(iter(wrong))} .* came; .* taken") as caught:
+        check_kinds(Context(**wrong))
+    assert "\n" not in str(caught.value)
 
 
 def test_options_come_back_as_they_were_sent_and_one_modality_may_be_a_bare_name() -> None:
