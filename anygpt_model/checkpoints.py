@@ -56,13 +56,10 @@ def model_folder(name: str | Path) -> Path:
         if not folder.is_dir():
             raise UnknownName(f"The model {name} isn't on this machine; get it by `anyloom models fetch {name}`.")
         return folder
-    folder = Path(name).expanduser() if isinstance(name, str | Path) and str(name) else None
-    if folder is None or not folder.is_dir():
-        known = ", ".join((POCKET, *PUBLISHED))
-        raise UnknownName(
-            f"There is no model named {str(name)!r}; use one of {known}, or the path of a model's folder."
-        )
-    return folder
+    if isinstance(name, str | Path) and str(name) and (folder := Path(name).expanduser()).is_dir():
+        return folder
+    known = ", ".join((POCKET, *PUBLISHED))
+    raise UnknownName(f"There is no model named {str(name)!r}; use one of {known}, or the path of a model's folder.")
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -224,10 +224,10 @@ def load_engine(
 
     device: "cpu", "cuda", …; None: a GPU if there is one. dtype: "float32", "bfloat16", "float16"; None: float32 on a
     CPU (exact replay), bfloat16 on a GPU that has it, else float16. modalities: only these codecs may be opened (or
-    one, by its name); None: all. low_memory: codecs rest on the CPU and are on the device for a call at a time. quantize: "int8" or "int4", the
-    bits of the language model's weights (the extra "quantized"); None: as dtype says. slots: replies decoded together.
-    queue: requests that may wait for one. prefix_bytes: memory for caches of earlier turns; 0 keeps none, so that a
-    reply never depends, by a rounding, on what came before.
+    one, by its name); None: all. low_memory: codecs rest on the CPU and are on the device for a call at a time.
+    quantize: "int8" or "int4", the bits of the language model's weights (the extra "quantized"); None: as dtype says.
+    slots: replies decoded together. queue: requests that may wait for one. prefix_bytes: memory for caches of earlier
+    turns; 0 keeps none, so that a reply never depends, by a rounding, on what came before.
     Raises UnknownName, CheckpointError, SettingsError.
     """
     for what, number, least in (("slots", slots, 1), ("queue", queue, 1), ("prefix_bytes", prefix_bytes, 0)):

@@ -219,8 +219,7 @@ def _stopped(reply: AIMessage, stop: Sequence[str]) -> AIMessage:
         return reply if end is None else reply.model_copy(update={"content": reply.content[:end]})
     kept: list[Any] = []
     for block in reply.content:
-        end = _end(block.get("text", ""), stop) if isinstance(block, dict) else None
-        if end is not None:
+        if isinstance(block, dict) and (end := _end(block.get("text", ""), stop)) is not None:
             return reply.model_copy(update={"content": [*kept, {**block, "text": block["text"][:end]}]})
         kept.append(block)
     return reply
