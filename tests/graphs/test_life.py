@@ -13,7 +13,7 @@ import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
-from anyloom.anygpt_model.media import write_png
+from anyloom.anygpt_model.media import write_png, write_wav
 from anyloom.anygpt_model.values import Modality, Part
 from anyloom.graphs.conversation import build_graph
 from anyloom.graphs.handles import to_block
@@ -29,12 +29,13 @@ def _strict(monkeypatch: Any) -> None:
 
 
 def talk(graph: Any, engine: Any, store: Any, durability: str) -> None:
-    """Ten turns, each with a picture by handle and one that is made."""
+    """Ten turns, each with two media by handle and one that is made: twenty given in all."""
     thread = {"configurable": {"thread_id": "t"}}
     for number in range(10):
         engine.will_say(Part(TEXT, text="here it is"), engine.span(Modality.IMAGE, 32, start=number))
-        block = to_block(store, write_png(np.full((8, 8, 3), number, np.uint8)))
-        content = [block, {"type": "text", "text": "what is this"}]
+        picture = to_block(store, write_png(np.full((8, 8, 3), number, np.uint8)))
+        sound = to_block(store, write_wav(np.full(16_000, number / 20, np.float32), 16_000), "speech")
+        content = [picture, sound, {"type": "text", "text": "what is this"}]
         graph.invoke({"messages": [HumanMessage(content)]}, thread, durability=durability)
 
 
