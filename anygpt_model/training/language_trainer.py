@@ -88,7 +88,6 @@ class LanguageTrainer:
         self.network = TrainingLlama(self.plan.shape(self.vocabulary), self.plan.dropout, dtype).to(self.device)
         self.optimisers = optimisers(self.network, self.plan)
         self.step, self.seen, self.elapsed = 0, 0, 0.0
-        self.best, self.best_state = math.inf, snapshot(self.network)
         self._resume()
 
     def fit(self, minutes: float) -> None:
@@ -111,7 +110,7 @@ class LanguageTrainer:
         self.save()
 
     def judge(self) -> dict[str, float]:
-        """Held-out loss in nats a counted id, by direction; the state with the best mean so far is kept."""
+        """Held-out loss in nats a counted id, by direction."""
         self.network.eval()
         losses: dict[str, float] = {}
         with torch.no_grad():
@@ -120,25 +119,20 @@ class LanguageTrainer:
                 each = [self.network.losses(*self._tensors(batch, noise=0.0), self.choices) for batch in batches]
                 losses[direction] = float(torch.cat(each).mean())
         self.network.train()
-        mean = sum(losses.values()) / len(losses)
-        log.info("held out: %s, mean %.3f", ", ".join(f"{k} {v:.3f}" for k, v in losses.items()), mean)
-        if mean < self.best:
-            self.best, self.best_state = mean, snapshot(self.network)
+        log.info("held out: %s", ", ".join(f"{k} {v:.3f}" for k, v in losses.items()))
         return losses
 
     def save(self) -> None:
-        """Write the training's state, and the model with its best weights to `work`/language/llm."""
+        """Write the training's state, and the model to `work`/language/llm."""
         state: dict[str, Any] = {
             "network": self.network.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-            "best": self.best,
-            "best_state": self.best_state,
             "counts": (self.step, self.seen, self.elapsed),
         }
         fresh = self.home / "state.part"
         torch.save(state, fresh)
         fresh.replace(self.home / "state.pt")
-        export(self.network.shape, self.best_state, self.home / "tokenizer", self.home / "llm")
+        export(self.network.shape, self.network.state_dict(), self.home / "tokenizer", self.home / "llm")
 
     def _resume(self) -> None:
         path = self.home / "state.pt"
@@ -148,7 +142,6 @@ class LanguageTrainer:
         self.network.load_state_dict(state["network"])
         for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
-        self.best, self.best_state = state["best"], state["best_state"]
         self.step, self.seen, self.elapsed = state["counts"]
         log.info("resumed at step %d after %.1f min", self.step, self.elapsed / 60)
 
@@ -156,7 +149,6 @@ class LanguageTrainer:
         while True:
             if self.chats.refresh():
                 log.info("training on %s", ", ".join(self.chats.directions))
-                self.best = math.inf  # losses over other directions don't compare
             batches = list(batched(list(self.chats.draw(POOL)), self.plan.batch_ids))
             yield from (batches[place] for place in self.rng.permutation(len(batches)))
 
@@ -223,11 +215,6 @@ def optimisers(network: TrainingLlama, plan: Plan) -> list[torch.optim.Optimizer
         for group in optimiser.param_groups:
             group["full_rate"] = group["lr"]
     return [muon, adam]
-
-
-def snapshot(network: nn.Module) -> dict[str, Tensor]:
-    """A copy of the network's weights."""
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
 def tokenizer(work: Path) -> Vocabulary:
