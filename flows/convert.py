@@ -27,7 +27,7 @@ from .ledger import Asked
 from .planning import Order, leading, order
 from .quiet import sweep
 from .runners import check_database, task_runner
-from .running import SHARD, Terms, dry, run_job
+from .running import SHARD, Terms, dry, open_store, run_job
 from .server import check_server
 from .shards import Shard
 from .sources import Source
@@ -182,11 +182,15 @@ def of_nobody_else(record: logging.LogRecord) -> bool:
 
 
 def here_and_now(run: Any, given: Order, options: dict[str, Any], quiet: bool) -> Answer:
-    """Call a flow in this process; what came of it. Raises SettingsError, InputError for what can't be used."""
+    """Call a flow in this process; what came of it.
+
+    Raises SettingsError, InputError or StoreError for what can't be used, before anything is started.
+    """
     check_database(given.database)
-    check_server()
     Source(given.source, given.columns).inputs()
     Destination(given.out)
+    open_store(given).close()
+    check_server()
     chosen: Callable[..., Any] = run.with_options(task_runner=task_runner())
     sweep()
     for handler in logging.getLogger().handlers:

@@ -1,17 +1,23 @@
-"""The Prefect server that somebody has set up: it must answer before anything is asked of it. Starts none."""
+"""The Prefect server: one that somebody has set up must answer, a temporary one needs a disk with room. Starts none."""
 
 from __future__ import annotations
 
+import shutil
+
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from ..anygpt_model.errors import SettingsError
 
+ROOM = 16 << 20
+"""Bytes that a temporary server needs for its database; without them it is waited for in vain, for minutes."""
+
 
 def check_server() -> None:
-    """Raises SettingsError for a configured server that does not answer; without one there is nothing to check."""
+    """Raises SettingsError for a configured server that does not answer, and where a temporary one can't be."""
     address = PREFECT_API_URL.value()
     if not address:
+        _check_room()
         return
     try:
         with get_client(sync_client=True) as client:
@@ -24,3 +30,13 @@ def check_server() -> None:
             f"The Prefect server at {address} does not answer; start it with `prefect server start`, "
             "correct PREFECT_API_URL, or unset it to convert without one."
         )
+
+
+def _check_room() -> None:
+    home = PREFECT_HOME.value()
+    try:
+        free = shutil.disk_usage(home).free
+    except OSError as error:
+        raise SettingsError(f"Prefect's folder {home} can't be used ({error.strerror}); choose another.") from None
+    if free < ROOM:
+        raise SettingsError(f"{home} has {free >> 20} MB left on its disk, Prefect needs {ROOM >> 20}; free some.")

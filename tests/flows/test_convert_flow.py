@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anyloom.anygpt_model.errors import InputError, SettingsError, UnknownName
+from anyloom.anygpt_model.errors import InputError, SettingsError, StoreError, UnknownName
 from anyloom.anygpt_model.media import write_png, write_wav
 
 pytest.importorskip("prefect")
@@ -73,6 +73,10 @@ def test_what_cannot_be_used_is_refused_before_anything_starts(mixed: Path, tmp_
     with pytest.raises(SettingsError, match="can't be written"):
         run_convert(str(mixed), to="text", out=tmp_path / "file" / "out", model=model)
     assert not (tmp_path / "home" / "anyloom.db").exists()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "anyloom.db").write_text("no database" * 1000)
+    with pytest.raises(StoreError, match="is not an Anyloom store"):
+        run_convert(str(mixed), to="text", out=out, model=model)
 
 
 BAD = {

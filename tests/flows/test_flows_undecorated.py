@@ -263,6 +263,22 @@ def test_what_cannot_be_served_is_one_sentence(
         serve(cron, given)
 
 
+def test_a_temporary_server_is_not_waited_for_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    from anyloom.flows import server
+
+    with temporary_settings({PREFECT_HOME: tmp_path}, restore_defaults=[PREFECT_API_URL]):
+        server.check_server()
+        monkeypatch.setattr(server.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+        with pytest.raises(SettingsError, match="has 1 MB left on its disk, Prefect needs 16"):
+            server.check_server()
+        monkeypatch.undo()
+        tmp_path.rmdir()
+        with pytest.raises(SettingsError, match="can't be used"):
+            server.check_server()
+
+
 def test_the_compose_file_sets_what_the_worker_reads() -> None:
     yaml = pytest.importorskip("yaml")
     told = yaml.safe_load((ROOT / "compose.yaml").read_text())
