@@ -20,7 +20,7 @@ from ..anygpt_model.values import Bounds, Generation, Modality, Part, Request, S
 from ..anygpt_model.vocabulary import INSTRUCTION, Vocabulary
 from .base import BASE, base_bounds, base_prompt
 from .options import bounds, sampling, template
-from .packing import pack
+from .packing import pack, pack_ids
 from .ports import Keeper
 from .state import Context, Event, Role, State, of_exchange, part_value
 
@@ -56,7 +56,7 @@ def asked(state: State, options: Context, engine: Engine, keeper: Keeper) -> tup
 
 def answered(request: Request, dropped: int, generation: Generation) -> dict[str, Any]:
     """What the node writes down of the model's answer."""
-    return {"prompt": list(request.prompt), "dropped": dropped, "generation": pack(generation)}
+    return {"prompt": pack_ids(request.prompt), "dropped": dropped, "generation": pack(generation)}
 
 
 def bounds_here(options: Context, engine: Engine) -> Bounds:

@@ -1,14 +1,28 @@
-"""Floats of a generation as base64 of float32 pairs, small in a checkpoint and fit for JSON."""
+"""The long rows of a run, ids and scores, as text that is small in a checkpoint and fit for JSON. Knows no model."""
 
 from __future__ import annotations
 
+import zlib
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
 
 from ..anygpt_model.values import Finish, Generation
 from .state import GenerationState
+
+
+def pack_ids(ids: Sequence[int]) -> str:
+    """Ids in about two thirds of a list's room: a prompt stands in three checkpoints of each turn."""
+    planes = np.asarray(ids, dtype="<i4").view(np.uint8).reshape(-1, 4).T  # high bytes together: they are much alike
+    return b64encode(zlib.compress(planes.tobytes())).decode("ascii")
+
+
+def unpack_ids(packed: str) -> tuple[int, ...]:
+    """The ids that `pack_ids` packed."""
+    planes = np.frombuffer(zlib.decompress(b64decode(packed)), dtype=np.uint8).reshape(4, -1)
+    return tuple(np.ascontiguousarray(planes.T).view("<i4").ravel().tolist())
 
 
 def pack(generation: Generation) -> GenerationState:

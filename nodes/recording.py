@@ -18,7 +18,7 @@ from ..anygpt_model.values import Part, Turn
 from .generation import bounds_here, request_parts
 from .messages import reply_message
 from .options import sampling
-from .packing import unpack
+from .packing import unpack, unpack_ids
 from .ports import Keeper
 from .state import Context, Event, PartState, State, part_value
 
@@ -37,7 +37,7 @@ def record(state: State, config: RunnableConfig, runtime: Runtime[Context], *, e
         "messages": [reply_message(turn)],
         "turn": turn.id,
         "parts": [],
-        "prompt": [],
+        "prompt": "",
         "reply": [],
         "generation": {"ids": [], "scores": "", "finish": turn.generation.finish},
         "tokenized": Overwrite([]),
@@ -54,7 +54,7 @@ def make_turn(state: State, options: Context, engine: Engine) -> Turn:
         run=state["run"],
         request=request_parts(state, len(state["history"]), "user"),
         reply=reply_parts(state),
-        prompt=tuple(state["prompt"]),
+        prompt=unpack_ids(state["prompt"]),
         generation=unpack(state["generation"], state["seed"]),
         bounds=bounds_here(options, engine),
         sampling=sampling(options, engine.sampling),

@@ -93,7 +93,8 @@ class State(Conversation):
     parts: list[PartState]
     """The request and every foreign exchange, by position."""
     tokenized: Annotated[list[Tokenized], by_position]
-    prompt: list[int]
+    prompt: str
+    """Ids, packed (packing.py)."""
     dropped: int
     generation: GenerationState
     reply: list[PartState]

@@ -31,10 +31,11 @@ def _strict(monkeypatch: Any) -> None:
 def talk(graph: Any, engine: Any, store: Any, durability: str) -> None:
     """Ten turns, each with two media by handle and one that is made: twenty given in all."""
     thread = {"configurable": {"thread_id": "t"}}
+    engine.context_length = engine.language_model.context_length = 2048  # prompts as long as the pocket's
     for number in range(10):
-        engine.will_say(Part(TEXT, text="here it is"), engine.span(Modality.IMAGE, 32, start=number))
+        engine.will_say(Part(TEXT, text="here it is"), engine.span(Modality.SPEECH, 100, start=number))
         picture = to_block(store, write_png(np.full((8, 8, 3), number, np.uint8)))
-        sound = to_block(store, write_wav(np.full(16_000, number / 20, np.float32), 16_000), "speech")
+        sound = to_block(store, write_wav(np.full(16_000 * 8, number / 20, np.float32), 16_000), "speech")
         content = [picture, sound, {"type": "text", "text": "what is this"}]
         graph.invoke({"messages": [HumanMessage(content)]}, thread, durability=durability)
 

@@ -17,7 +17,7 @@ from anyloom.anygpt_model.values import Generation, Modality, Part
 from anyloom.nodes.detection import detect
 from anyloom.nodes.detokenization import decoder_seed, detokenizer
 from anyloom.nodes.generation import generate
-from anyloom.nodes.packing import pack, unpack
+from anyloom.nodes.packing import pack, pack_ids, unpack, unpack_ids
 from anyloom.nodes.recording import record
 from anyloom.nodes.routing import route
 from anyloom.nodes.tokenization import made_by, tokenizer
@@ -27,7 +27,7 @@ PNG = write_png(np.full((8, 8, 3), 90, np.uint8))
 WAV = write_wav(np.sin(np.arange(16000) / 20).astype(np.float32) * 0.3, 16000)
 EMPTY: dict[str, Any] = {
     "run": "run-1", "conversation": "c", "seed": 7, "history": [], "parts": [], "tokenized": [], "made": [],
-    "prompt": [], "dropped": 0, "reply": [], "timings": {}, "turn": "",
+    "prompt": "", "dropped": 0, "reply": [], "timings": {}, "turn": "",
 }  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def test_generate_writes_ids_scores_and_tokens(engine: Any, keeper: Any, runtime
     state = {**EMPTY, "parts": [text_part("what is this")]}
     update = generate(state, {}, calls, engine=engine, keeper=keeper)
     [request] = engine.language_model.requests
-    assert list(request.prompt) == update["prompt"]
+    assert request.prompt == unpack_ids(update["prompt"])
     assert (request.seed, request.bounds.max_tokens) == (7, 50)
     assert "".join(event["text"] for event in calls.events) == "here it is"
     assert unpack(update["generation"], 7).finish == "end"
@@ -223,7 +223,7 @@ def test_detokenize_speaks_with_the_voice_asked_for(engine: Any, keeper: Any, ru
 
 def test_record_writes_one_turn_a_run_and_empties_the_state(engine: Any, keeper: Any, runtime: Any) -> None:
     said = (Part(Modality.TEXT, text="here"), engine.span(Modality.IMAGE, 32))
-    state = {**EMPTY, "parts": [text_part("draw")], "generation": made_of(engine, *said), "prompt": [1, 2]}
+    state = {**EMPTY, "parts": [text_part("draw")], "generation": made_of(engine, *said), "prompt": pack_ids([1, 2])}
     state["reply"] = route(state, {}, runtime(), engine=engine)["reply"]
     picture = state["reply"][1]
     state["made"] = detokenizer(Modality.IMAGE, engine, keeper, LIMITS)(picture, {}, runtime())["made"]
@@ -238,7 +238,8 @@ def test_record_writes_one_turn_a_run_and_empties_the_state(engine: Any, keeper:
     reply = updates[0]["messages"][0]
     assert isinstance(reply, AIMessage)
     assert reply.response_metadata["anyloom"]["turn"] == turn.id
-    assert updates[0]["prompt"] == updates[0]["parts"] == updates[0]["reply"] == []
+    assert updates[0]["parts"] == updates[0]["reply"] == []
+    assert updates[0]["prompt"] == ""
     assert calls.events[-1] == {"event": "turn", "turn": turn.id, "conversation": "c"}
 
 

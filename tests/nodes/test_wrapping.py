@@ -7,6 +7,7 @@ import json
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from anyloom.nodes import timing
 from anyloom.nodes.generation import unheard
 from anyloom.nodes.messages import blocks, part_blocks
 from anyloom.nodes.options import bounds, check_kinds, sampling
-from anyloom.nodes.packing import pack, unpack
+from anyloom.nodes.packing import pack, pack_ids, unpack, unpack_ids
 from anyloom.nodes.state import (
     Context,
     add_timings,
@@ -76,6 +77,16 @@ def test_scores_travel_without_loss(made: list[tuple[int, float, float]]) -> Non
     ids, logprobs, margins = ([row[at] for row in made] for at in range(3))
     generation = Generation(tuple(ids), tuple(logprobs), tuple(margins), "length", 3)
     assert unpack(pack(generation), 3) == generation
+
+
+@given(st.lists(st.integers(0, 2**31 - 1)))
+def test_ids_travel_without_loss(ids: list[int]) -> None:
+    assert list(unpack_ids(pack_ids(ids))) == ids
+
+
+def test_a_prompt_of_codes_is_smaller_than_its_list() -> None:
+    codes = np.random.default_rng(1).integers(41_000, 42_024, 2_000).tolist()
+    assert len(pack_ids(codes)) < 2.1 * len(codes)  # a list's ids take three bytes each in msgpack
 
 
 def test_a_part_travels_without_loss() -> None:
