@@ -12,15 +12,16 @@ from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import AnyUrl
+from pydantic import AnyUrl, ValidationError
 
-from ..anygpt_model.errors import AnyloomError, SettingsError
+from ..anygpt_model.errors import AnyloomError, MediaError, SettingsError
 from .console import Screen
 from .opening import opened_engine, opened_store
 
 try:
     from anyio import ClosedResourceError
     from mcp.server.fastmcp import FastMCP
+    from mcp.server.fastmcp.exceptions import ToolError
     from mcp.types import CallToolResult, ResourceLink, TextContent
 except ModuleNotFoundError as missing:
     raise SettingsError(f"The MCP server needs {missing.name}; run: pip install 'anyloom[mcp]'.") from None
@@ -58,9 +59,26 @@ def _worth_telling(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], ClosedResourceError))
 
 
+class Server(FastMCP):
+    """Answers a mistaken call with one sentence: the library's have several lines and names of its own."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
+        """The tool's answer. Raises ToolError, which a client gets as an answer too."""
+        from ..graphs.tool import mistaken
+
+        try:
+            return await super().call_tool(name, arguments)
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ToolError(mistaken(error.__cause__)) from None
+            if isinstance(error.__cause__, AnyloomError):
+                raise ToolError(str(error.__cause__)) from None
+            raise
+
+
 def build_server(tool: AnyGPTTool, port: int = 8765) -> FastMCP:
     """The server over `tool`."""
-    server = FastMCP("anyloom", host="127.0.0.1", port=port, log_level="WARNING")
+    server = Server("anyloom", host="127.0.0.1", port=port, log_level="WARNING")
 
     @server.tool(description=tool.description)
     async def anygpt(
@@ -84,7 +102,7 @@ def build_server(tool: AnyGPTTool, port: int = 8765) -> FastMCP:
         try:
             content = b64decode(data, validate=True)
         except binascii.Error:
-            raise ValueError("The data is no base64; encode the file's bytes again.") from None
+            raise MediaError("The data is no base64; encode the file's bytes again.") from None
         return str(to_block(tool.keeper, content, modality)["file_id"])
 
     @server.resource(SCHEME + "{handle}", mime_type="application/octet-stream")

@@ -43,6 +43,23 @@ async def test_bytes_are_kept_and_their_handle_is_understood(server: Any, engine
         assert len(engine.language_model.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("anygpt", {"text": 5}, "The argument 'text' of this tool can't be taken: Input should be a valid string."),
+        ("keep", {}, "The argument 'data' of this tool can't be taken: Field required."),
+        ("keep", {"data": "%%%"}, "The data is no base64; encode the file's bytes again."),
+    ],
+)
+async def test_an_argument_that_cannot_be_is_one_sentence(
+    server: Any, name: str, given: dict[str, Any], said: str
+) -> None:
+    async with connected(server._mcp_server) as session:
+        answer = await session.call_tool(name, given)
+        assert answer.isError
+        assert answer.content[0].text == said
+
+
 async def test_a_mistake_is_told_in_a_sentence(server: Any) -> None:
     async with connected(server._mcp_server) as session:
         answer = await session.call_tool("anygpt", {"text": "hello", "media": ["sha256:nothing"]})
