@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import anyloom.anygpt_model.engine as engine_module
 from anyloom.anygpt_model.codecs.image import ImageCodec
 from anyloom.anygpt_model.codecs.lent import Lent
 from anyloom.anygpt_model.codecs.music import MusicCodec
@@ -62,6 +63,13 @@ def test_a_failed_call_leaves_the_device_too() -> None:
     assert log[-1] == "to cpu"
 
 
+@pytest.fixture
+def any_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine takes "meta", which holds no numbers and which every machine has, for a second device."""
+    monkeypatch.setattr(engine_module, "chosen_device", torch.device)
+
+
+@pytest.mark.usefixtures("any_device")
 def test_no_two_codecs_of_an_engine_are_on_the_device_at_once(llm_folder: Path, monkeypatch: Any) -> None:
     log: list[str] = []
     monkeypatch.setattr(Engine, "_opened", lambda _, kind, device: Double(log, f"{kind} "))
@@ -79,6 +87,7 @@ def test_no_two_codecs_of_an_engine_are_on_the_device_at_once(llm_folder: Path, 
         assert [there, work, back] == [f"{name} to meta", f"{name} encode on meta", f"{name} to cpu"]
 
 
+@pytest.mark.usefixtures("any_device")
 def test_with_memory_enough_codecs_stay_on_the_device(llm_folder: Path, monkeypatch: Any) -> None:
     opened: list[str] = []
     monkeypatch.setattr(Engine, "_opened", lambda _, kind, device: opened.append(device) or Double([]))
