@@ -33,9 +33,9 @@ class Step:
 STAGES: dict[str, tuple[Step, ...]] = {
     "data": (Step("image_data", 0), Step("music_data", 0), Step("speech_data", 0)),
     "image": (Step("image_trainer", 13.5),),
-    "speech": (Step("speech_trainer", 15), Step("speech_tokens", 0), Step("soundstorm_trainer", 20)),
+    "speech": (Step("speech_trainer", 15), Step("speech_tokens", 0), Step("soundstorm_trainer", 40)),
     "music": (Step("music_trainer", 15), Step("music_decoder_trainer", 13)),
-    "language": (Step("language_trainer", 90),),
+    "language": (Step("language_trainer", 145),),
 }
 """In the order in which they need each other."""
 
