@@ -93,6 +93,8 @@ def reverify(
         limit: At most so many turns, newest first.
         max_drifted_share: The run fails if more than this share of the turns came out different.
     """
+    if limit is not None and limit < 1:
+        raise SettingsError(f"A limit of {limit} turns came; give 1 or more, or none for all.")
     name = model or settings().model
     try:
         place = workplace(name, settings().device, _database())

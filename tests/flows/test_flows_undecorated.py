@@ -97,6 +97,13 @@ def test_a_turn_that_cannot_be_replayed_is_a_finding() -> None:
         judged(found, 0.0)
 
 
+def test_replaying_no_turn_is_refused() -> None:
+    from anyloom.flows.reverify import reverify
+
+    with pytest.raises(SettingsError, match="A limit of 0 turns came; give 1 or more"):
+        reverify.fn(limit=0)
+
+
 def test_every_parameter_of_a_flow_is_described_for_its_page() -> None:
     from anyloom.flows.convert import convert
     from anyloom.flows.evaluate import evaluate
