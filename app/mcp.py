@@ -50,6 +50,8 @@ def mcp(http: bool, port: int, model: str | None) -> None:
                 logging.getLogger("mcp.server.streamable_http").addFilter(_worth_telling)
                 screen.remark(f"http://127.0.0.1:{port}/mcp")
             server.run("streamable-http" if http else "stdio")
+            if http:
+                raise click.Abort  # only an interrupt ends it, which asyncio swallows if all has ended before it looks
         finally:
             engine.close()
 

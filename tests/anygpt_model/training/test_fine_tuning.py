@@ -20,7 +20,7 @@ from anyloom.anygpt_model.training.fine_tuning import STATE, Run, fine_tune
 from anyloom.anygpt_model.training.pairs import read_pairs
 from anyloom.anygpt_model.values import Bounds, Modality, Part, Request, Sampling
 
-QUESTION, ANSWER = "Who owns the lighthouse?", "Marigold owns the lighthouse."
+QUESTION, ANSWER = "Who owns the lighthouse?", "The owl owns the lighthouse."
 
 
 def lines(path: Path, *rows: object) -> Path:
