@@ -37,13 +37,13 @@ VERIFY, REGENERATE = "verify", "regenerate"
 
 
 def make_turn(engine: Engine, store: Store, tokens: int) -> Turn:
-    """A turn of the seed that, of a few, makes the longest reply. Music is drawn as always, speech so hot that it goes
-    on for long, and whether another span begins is left to chance."""
-    hot = {"text": {"temperature": 50.0}, "speech": {"temperature": 3.0, "top_k": 0}}
+    """A turn of the seed that, of a few, makes the longest reply. Music is drawn as always, speech so hot that its end
+    is one code of a thousand, and whether another span begins is left to chance."""
+    hot = {"text": {"temperature": 50.0}, "speech": {"temperature": 50.0, "top_k": 0}}
 
     def made(seed: int) -> Turn:
         context = Context(
-            modalities=("speech", "music"), max_tokens=tokens, max_segments=SPANS, max_seconds=60.0, seed=seed,
+            modalities=("speech", "music"), max_tokens=tokens, max_segments=SPANS, max_seconds=tokens / 10.0, seed=seed,
             sampling=hot,
         )  # fmt: skip
         result = build_graph(engine, store).invoke({"messages": [HumanMessage("play a tune")]}, context=context)
