@@ -19,7 +19,7 @@ from ..values import Modality, Part
 from ..vocabulary import END_OF_REPLY, HUMAN, Vocabulary
 from . import language_mixed as mixed
 from . import language_texts as texts
-from .language_media import Codes, Media, Row, read_media, read_views
+from .language_media import Codes, Media, Row, code_part, read_media, read_views, text_part
 from .sentences import held_out, qa_pairs, train_pairs
 from .speech_data import DEFAULT_VOICE
 
@@ -196,7 +196,7 @@ class Chats:
             "speech->text": [self._write(row, codes, 0) for row, codes in self.media[Modality.SPEECH].test],
             "text->music": [self._play(row, codes, 0, 0) for row, codes in self.media[Modality.MUSIC].test],
             "music->text": [self._listen(row, codes, 0) for row, codes in self.media[Modality.MUSIC].test],
-            TALK: [_exchange([_text(q)], [_text(a)], TALK) for q, a, _ in qa_pairs() if held_out(q)],
+            TALK: [_exchange([text_part(q)], [text_part(a)], TALK) for q, a, _ in qa_pairs() if held_out(q)],
             SPOKEN: list(self._held_out_answers()),
         }
         shuffled = random.Random(0)
@@ -270,18 +270,18 @@ class Chats:
         if chance < 0.5:
             # Naming what it drew costs a tenth of a picture's ids, and teaches the same codes the other way round.
             asked = self.rng.choice(texts.WHAT_DID_YOU_DRAW)
-            return [first, _exchange([_text(asked)], [_text(row["phrase"])], "image->text")]
+            return [first, _exchange([text_part(asked)], [text_part(row["phrase"])], "image->text")]
         return [first]
 
     def _draw(self, row: Row, codes: Codes, phrasing: int | None = None, caption: int | None = None) -> Exchange:
         words = row["captions"][caption] if caption is not None else self.rng.choice(row["captions"])
         asked = self._phrased(texts.DRAW, phrasing).format(x=words)
         longest = self.rng.choice((8, 8, 10_000)) if phrasing is None else 10_000
-        return _exchange([_text(asked)], [self._part(Modality.IMAGE, codes)], "text->image", longest)
+        return _exchange([text_part(asked)], [self._part(Modality.IMAGE, codes)], "text->image", longest)
 
     def _change(self, row: Row, codes: Codes) -> Exchange:
         asked = self.rng.choice((*texts.RESTYLE, texts.RESTYLE[0])).format(style=row["style"])
-        return _exchange([_text(asked)], [self._part(Modality.IMAGE, codes)], "text->image")
+        return _exchange([text_part(asked)], [self._part(Modality.IMAGE, codes)], "text->image")
 
     def _see(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
         asked = self._phrased(texts.DESCRIBE, phrasing)
@@ -290,14 +290,14 @@ class Chats:
             codes = views[:1] if phrasing is not None else self.rng.choice(list(views))[None]
         styled = asked.lower().startswith("describe") and phrasing is None
         words = row["captions"][1] if styled else row["phrase"]
-        return _exchange([self._part(Modality.IMAGE, codes), _text(asked)], [_text(words)], "image->text")
+        return _exchange([self._part(Modality.IMAGE, codes), text_part(asked)], [text_part(words)], "image->text")
 
     def _speaking(self) -> Exchange:
         if self._voiced and self.rng.random() < 0.15:
             question, answer, _ = self.rng.choice(self._voiced)
             asked = self.rng.choice(texts.ANSWER_ALOUD).format(x=question)
             spoken = self._part(Modality.SPEECH, self._said[answer])
-            return _exchange([_text(asked)], [_text(answer), spoken], "text->speech")
+            return _exchange([text_part(asked)], [text_part(answer), spoken], "text->speech")
         own = self._voices[DEFAULT_VOICE, 1.0]
         return self._speak(*self._continued(self.rng.choice(own), own))
 
@@ -311,17 +311,19 @@ class Chats:
 
     def _speak(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
         asked = self._phrased(texts.SPEAK, phrasing).format(x=row["text"])
-        return _exchange([_text(asked)], [self._part(Modality.SPEECH, codes)], "text->speech")
+        return _exchange([text_part(asked)], [self._part(Modality.SPEECH, codes)], "text->speech")
 
     def _write(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
         asked = self._phrased(texts.TRANSCRIBE, phrasing)
-        return _exchange([self._part(Modality.SPEECH, codes), _text(asked)], [_text(row["text"])], "speech->text")
+        return _exchange(
+            [self._part(Modality.SPEECH, codes), text_part(asked)], [text_part(row["text"])], "speech->text"
+        )
 
     def _play(self, row: Row, codes: Codes, phrasing: int | None = None, caption: int | None = None) -> Exchange:
         words = row["captions"][caption] if caption is not None else self.rng.choice(row["captions"])
         asked = self._phrased(texts.PLAY, phrasing).format(x=words)
         longest = self.rng.choice((120, 10_000, 10_000)) if phrasing is None else 10_000
-        return _exchange([_text(asked)], [self._part(Modality.MUSIC, codes)], "text->music", longest)
+        return _exchange([text_part(asked)], [self._part(Modality.MUSIC, codes)], "text->music", longest)
 
     def _listen(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
         asked = self._phrased(texts.LISTEN, phrasing)
@@ -329,11 +331,13 @@ class Chats:
             frames = self.rng.randint(codes.shape[1] // 2, codes.shape[1])
             start = self.rng.randint(0, codes.shape[1] - frames)
             codes = codes[:, start : start + frames]
-        return _exchange([self._part(Modality.MUSIC, codes), _text(asked)], [_text(row["captions"][0])], "music->text")
+        return _exchange(
+            [self._part(Modality.MUSIC, codes), text_part(asked)], [text_part(row["captions"][0])], "music->text"
+        )
 
     def _answer(self, question: str, asked: Codes, answer: str, said: Codes) -> Exchange:
         heard = Part(Modality.TEXT, question, kind="transcript")
-        reply = [heard, _text(answer), self._part(Modality.SPEECH, said)]
+        reply = [heard, text_part(answer), self._part(Modality.SPEECH, said)]
         return _exchange([self._part(Modality.SPEECH, asked)], reply, SPOKEN)
 
     def _talk(self) -> Exchange:
@@ -348,7 +352,7 @@ class Chats:
         else:
             question, answer = self.rng.choice(self._typed)
             question = self.rng.choice(list(texts.loosened(question)))
-        return _exchange([_text(question)], [_text(answer)], TALK)
+        return _exchange([text_part(question)], [text_part(answer)], TALK)
 
     def _phrased(self, phrasings: Sequence[str], number: int | None) -> str:
         """A phrasing by number, or one drawn at random, the first (the documented one) three times as often."""
@@ -357,11 +361,7 @@ class Chats:
         return self.rng.choice((*phrasings, phrasings[0], phrasings[0]))
 
     def _part(self, modality: Modality, codes: Codes) -> Part:
-        return Part(modality, span=self.vocabulary.to_span(modality, codes))
-
-
-def _text(words: str) -> Part:
-    return Part(Modality.TEXT, words)
+        return code_part(modality, codes, self.vocabulary)
 
 
 def _exchange(request: Sequence[Part], reply: Sequence[Part], direction: str, longest: int = 10_000) -> Exchange:

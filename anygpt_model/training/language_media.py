@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..modalities import spec
-from ..values import Modality
+from ..values import Modality, Part
 from ..vocabulary import Vocabulary
 
 Codes = NDArray[np.int64]
@@ -61,6 +61,16 @@ def read_views(work: Path) -> NDArray[np.int64] | None:
         return None
     with np.load(path, allow_pickle=False) as opened:
         return opened["codes"].astype(np.int64)  # type: ignore[no-any-return]
+
+
+def text_part(words: str) -> Part:
+    """Words as a part of a message."""
+    return Part(Modality.TEXT, words)
+
+
+def code_part(modality: Modality, codes: Codes, vocabulary: Vocabulary) -> Part:
+    """Codes [codebooks, frames] as a part of a message."""
+    return Part(modality, span=vocabulary.to_span(modality, codes))
 
 
 def noisy(ids: NDArray[np.int64], vocabulary: Vocabulary, share: float, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from ..values import Modality, Part
 from ..vocabulary import Vocabulary
 from . import language_texts as texts
-from .language_media import Codes, Media, Row
-from .sentences import COLOURS, THINGS, held_out, requests
+from .language_media import Codes, Media, Row, code_part, text_part
+from .sentences import COLOURS, THINGS, requests
 
 Turn = tuple[tuple[Part, ...], tuple[Part, ...]]
 """A request and its reply."""
@@ -60,7 +60,7 @@ class Mixed:
             for question, answer, _ in pairs
             if question in read and answer in said and (thing := self._shown(question))
         ]
-        spoken = [text for text in requests() if text in read and not held_out(text)]
+        spoken = [text for text in requests() if text in read]
         self._drawings = [(text, thing) for text in spoken if "draw" in text and (thing := self._shown(text))]
         self._played = [(text, tunes) for text in spoken if "draw" not in text and (tunes := self._wanted(text))]
         suited = [each for each in self._seen if SUITS.get(each[0].get("group", "")) in self._tunes]
@@ -81,7 +81,7 @@ class Mixed:
         question, answer, thing = self._rng.choice(self._asked)
         _, codes = self._rng.choice(self._pictures[thing])
         request = (self._part(Modality.IMAGE, codes), self._heard(question))
-        return request, (_transcript(question), _text(answer), self._part(Modality.SPEECH, self._said[answer]))
+        return request, (_transcript(question), text_part(answer), self._part(Modality.SPEECH, self._said[answer]))
 
     def _draw(self) -> Turn:
         text, thing = self._rng.choice(self._drawings)
@@ -91,13 +91,17 @@ class Mixed:
     def _play(self) -> Turn:
         text, tunes = self._rng.choice(self._played)
         row, codes = self._rng.choice(tunes)
-        return (self._heard(text),), (_transcript(text), _text(row["captions"][0]), self._part(Modality.MUSIC, codes))
+        return (self._heard(text),), (
+            _transcript(text),
+            text_part(row["captions"][0]),
+            self._part(Modality.MUSIC, codes),
+        )
 
     def _suit(self) -> Turn:
         picture, seen = self._rng.choice(self._suited)
         row, codes = self._rng.choice(self._tunes[SUITS[picture["group"]]])
-        request = (self._part(Modality.IMAGE, seen), _text(self._rng.choice(texts.PLAY_FOR)))
-        return request, (_text(row["captions"][0]), self._part(Modality.MUSIC, codes))
+        request = (self._part(Modality.IMAGE, seen), text_part(self._rng.choice(texts.PLAY_FOR)))
+        return request, (text_part(row["captions"][0]), self._part(Modality.MUSIC, codes))
 
     def _shown(self, text: str) -> str:
         """The label of the pictures that show what `text` names; empty if it names nothing that is shown."""
@@ -119,11 +123,7 @@ class Mixed:
         return self._part(Modality.SPEECH, self._rng.choice(self._read[text]))
 
     def _part(self, modality: Modality, codes: Codes) -> Part:
-        return Part(modality, span=self._vocabulary.to_span(modality, codes))
-
-
-def _text(words: str) -> Part:
-    return Part(Modality.TEXT, words)
+        return code_part(modality, codes, self._vocabulary)
 
 
 def _transcript(words: str) -> Part:

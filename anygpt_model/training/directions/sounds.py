@@ -124,13 +124,15 @@ class RealRecordings(SpeechToText):
         self.name = "speech → text, real recordings"
 
     def cases(self, limit: int) -> list[Case]:
-        """Recordings of at least three words that are no longer than a held-out sentence may be."""
+        """Recordings of at least three words and at most LONGEST_S."""
         texts, files = real_recordings.spoken(self._world.work), real_recordings.files(self._world.work)
         names = [name for name, text in texts.items() if name in files and len(text.split()) >= 3]
         found: list[Case] = []
         for name in frozen_order(names):
+            if len(found) == limit:
+                break
             sound = real_recordings.sound(files[name])
-            if len(sound) <= LONGEST_S * real_recordings.SAMPLE_RATE and len(found) < limit:
+            if len(sound) <= LONGEST_S * real_recordings.SAMPLE_RATE:
                 heard = samples(sound, real_recordings.SAMPLE_RATE, self._world.rate)
                 prompt = Prompt(Modality.TEXT, asked(Modality.SPEECH, Modality.TEXT), heard, Modality.SPEECH)
                 found.append(Case(f"recording {name}", prompt, {"text": texts[name]}))
