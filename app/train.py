@@ -12,6 +12,8 @@ from .console import Screen
 
 STAGES = ("data", "image", "speech", "music", "language", "evaluate")
 """In the order in which they need each other; `all` runs every one."""
+SHIPPED = "shipped"
+"""Instead of image, speech and music: what ships, so that a later stage goes on from it."""
 
 
 @click.command()
@@ -33,10 +35,12 @@ def train(
 ) -> None:
     """Run STAGE of the recipe: data, image, speech, music, language, evaluate, or all.
 
+    "shipped", after data, puts the shipped pocket's parts into WORK where it has none and codes the data with them, so
+    that any later stage goes on from what ships.
     What is trained is put together as a model folder in WORK/pocket: say --model .train/pocket tries it.
     """
-    if stage not in (*STAGES, "all"):
-        raise UnknownName(f"There is no stage named {stage!r}; use one of {', '.join(STAGES)}, all.")
+    if stage not in (*STAGES, SHIPPED, "all"):
+        raise UnknownName(f"There is no stage named {stage!r}; use one of {', '.join(STAGES)}, {SHIPPED}, all.")
     logging.getLogger("anyloom").setLevel(logging.INFO)
     screen = Screen()
     for name in STAGES if stage == "all" else (stage,):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.futures import PrefectFuture, wait
 
-from ..anygpt_model.errors import InputError
+from ..anygpt_model.errors import AnyloomError, InputError
+from ..nodes.options import check_voice
 from ..storage.jobs import Job, NewItem
 from .artifacts import show_progress, show_summary
 from .destination import Destination, manifest_rows
@@ -99,10 +100,17 @@ def dry(given: Order, terms: Terms) -> Answer:
 
 
 def open_store(given: Order) -> Store:
-    """The order's store."""
+    """The order's store. Raises UnknownName or MediaError where it has not the voice that every item is to get."""
     from ..storage.store import open_store as opened
 
-    return opened(given.database)
+    store = opened(given.database)
+    try:
+        if given.asked.voice is not None:
+            check_voice(given.asked.voice, store)
+    except AnyloomError:
+        store.close()
+        raise
+    return store
 
 
 def _taken_in(store: Store, job: Job, items: Sequence[NewItem], terms: Terms) -> int:

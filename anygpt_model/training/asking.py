@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..dialogue import Message, format
 from ..grammar import parse
@@ -34,10 +34,14 @@ class Asker:
         self._batch = batch
 
     def answers(self, cases: Sequence[Case], progress: Progress | None = None) -> list[Made]:
-        """What each case's prompt gets back: a text, a picture, a sound, or None. Seeds come from the cases' ids."""
+        """What each case's prompt gets back: a text, a picture, a sound, or None. Seeds come from the cases' ids. Cases
+        of one direction either all ask the language model or all don't."""
         made: list[Made] = []
         for start in range(0, len(cases), self._batch):
             group = cases[start : start + self._batch]
+            if group[0].prompt.codec_alone:
+                made += [self._remade(case.prompt) for case in group]
+                continue
             replies = self._replies([case.prompt for case in group], [_seed(case) for case in group])
             made += [self._taken(case, reply) for case, reply in zip(group, replies, strict=True)]
             if progress is not None:
@@ -52,6 +56,12 @@ class Asker:
         """A picture or a sound after our codec has encoded and decoded it."""
         codec = self._engine.codec(modality)
         return codec.decode(codec.encode(array))
+
+    def _remade(self, prompt: Prompt) -> Made:
+        """The prompt's sound from all levels of its codec, none of them guessed."""
+        codec: Any = self._engine.codec(prompt.modality)  # of speech: its protocol has level 1 alone
+        sound: Array = codec.wave(codec.all_levels(prompt.media)).cpu().numpy()
+        return sound
 
     def _replies(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> Sequence[Generation]:
         """What each prompt gets back, its earlier turns asked first."""

@@ -19,11 +19,13 @@ from . import samples
 from .asking import Asker
 from .directions.direction import Case, Direction, Made, Measure, digest
 from .directions.pictures import ImageToText, PictureWorld, Restyled, TextToImage
-from .directions.sounds import RealRecordings, SpeechToText, SpokenAnswer, SpokenWorld, TextToSpeech
+from .directions.sounds import CodecAlone, RealRecordings, SpeechToText, SpokenAnswer, SpokenWorld, TextToSpeech
 from .directions.tunes import MusicToText, MusicWorld, TextToMusic
 from .directions.voices import PromptedVoice
 from .judges.bounds import Score
+from .other_voices import TEST_VOICES
 from .report import Report, Row, machine, table
+from .speech_data import TEST_VOICE
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -44,8 +46,10 @@ def pictures(work: Path) -> list[Direction]:
 def speech(work: Path) -> list[Direction]:
     """Speaking, listening, answering aloud."""
     world = SpokenWorld(work)
-    heard = [SpeechToText(world), SpeechToText(world, unseen=True), RealRecordings(world)]
-    return [TextToSpeech(world), PromptedVoice(world), *heard, SpokenAnswer(world)]
+    strange = SpeechToText(world, (TEST_VOICE,), "voice never heard")
+    neural = SpeechToText(world, TEST_VOICES, "neural voices never heard")
+    heard = [SpeechToText(world), strange, neural, RealRecordings(world)]
+    return [CodecAlone(world), TextToSpeech(world), PromptedVoice(world), *heard, SpokenAnswer(world)]
 
 
 def music(work: Path) -> list[Direction]:

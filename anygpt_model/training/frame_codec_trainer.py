@@ -157,13 +157,19 @@ class MelLoss(nn.Module):
 class CodecTrainer:
     """One codec in training: `fit` continues where its checkpoint stopped and ends when the budget is used."""
 
-    def __init__(self, config: FrameCodecConfig, training: CodecTraining, checkpoint: Path) -> None:
+    def __init__(
+        self, config: FrameCodecConfig, training: CodecTraining, checkpoint: Path, start: FrameCodec | None = None
+    ) -> None:
+        """start: a trained codec of the same sizes to go on from; what its codes stand for moves little by little."""
         torch.manual_seed(training.seed)
         self.training, self.checkpoint = training, checkpoint
         self.codec = FrameCodec(config)
+        if start:
+            self.codec.load_state_dict(start.state_dict())
         meaning = training.meaning
         self.teacher = nn.Linear(config.latent, config.semantic_width + meaning.labels) if meaning else None
         self.books = CodebookTrainer(self.codec.codebooks.vectors, meaning)
+        self.books.started.fill_(start is not None)
         self.mel = MelLoss(config.sample_rate)
         self.parameters = [*self.codec.parameters(), *(self.teacher.parameters() if self.teacher else ())]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=1e-3, betas=(0.8, 0.95), weight_decay=1e-3)

@@ -21,7 +21,7 @@ from . import language_mixed as mixed
 from . import language_texts as texts
 from .language_media import Codes, Media, Row, code_part, read_media, read_views, text_part
 from .sentences import held_out, qa_pairs, train_pairs
-from .speech_data import DEFAULT_VOICE
+from .speech_data import DEFAULT_VOICE, TRAIN_VOICES
 
 TALK = "text->text"
 SPOKEN = "speech->speech"
@@ -61,6 +61,8 @@ LENGTHS |= {
 """Ids of a usual chat of each direction: what turns shares of ids into shares of chats."""
 OWN_VIEWS = 0.75
 """Share of pictures shown in the tokenizer's own codes, once it has them; the others come in its teacher's."""
+STRANGE = 0.3
+"""Share of what is written down that one of the voices says that only few readings are by."""
 TELLING = 3
 """Codes at the beginning of a picture that say which thing it is and in which style."""
 PICTURES = 4
@@ -137,6 +139,7 @@ class Chats:
         # Many voices are listened to, one is spoken with: it says the same words the same way.
         own = self._voices.get((DEFAULT_VOICE, 1.0), [])
         self._said = {row["text"]: codes for row, codes in own}
+        self._strange = [each for each in self.media[Modality.SPEECH].train if each[0]["voice"] not in TRAIN_VOICES]
         pairs = train_pairs()
         self._spoken = [pair for pair in pairs if pair[0] in self._read and pair[1] in self._said]
         self._voiced = [pair for pair in pairs if pair[1] in self._said]
@@ -247,7 +250,8 @@ class Chats:
         if direction == "text->speech":
             return [self._speaking()]
         if direction == "speech->text":
-            row, _ = heard = self.rng.choice(self.media[Modality.SPEECH].train)
+            strange = self._strange and self.rng.random() < STRANGE
+            row, _ = heard = self.rng.choice(self._strange if strange else self.media[Modality.SPEECH].train)
             return [self._write(*self._continued(heard, self._voices[row["voice"], row["speed"]]))]
         if direction == "text->music":
             return [self._play(*self.rng.choice(self.media[Modality.MUSIC].train))]

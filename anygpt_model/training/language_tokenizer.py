@@ -26,6 +26,9 @@ from ..vocabulary import (
 PIECES = 4000
 SPECIALS = ("<unk>", "<s>", "</s>")
 
+FILES = ("tokenizer.model", "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
+"""What `write_tokenizer` writes."""
+
 
 def train_pieces(lines: Iterable[str], pieces: int = PIECES) -> bytes:
     """A serialised SentencePiece model of at most `pieces` pieces, bytes included."""

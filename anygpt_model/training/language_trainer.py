@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..devices import halves_fast
@@ -135,8 +136,12 @@ class LanguageTrainer:
         export(self.network.shape, self.network.state_dict(), self.home / "tokenizer", self.home / "llm")
 
     def _resume(self) -> None:
-        path = self.home / "state.pt"
+        path, started = self.home / "state.pt", self.home / "llm" / "model.safetensors"
         if not path.exists():
+            if started.exists():
+                # Somebody put weights here that no training of this folder wrote: it goes on from them.
+                self.network.load_state_dict({name: value.float() for name, value in load_file(started).items()})
+                log.info("starts from the weights in %s", started.parent)
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state["network"])

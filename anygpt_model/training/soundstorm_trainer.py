@@ -43,6 +43,8 @@ ABOVE = 0.2
 """What a guess at a level above the sequence's own counts."""
 FRAMES = 208
 LONGEST_PROMPT = 120
+OFTEN_HEARD = {DEFAULT_VOICE: 40.0, "rms": 18.0, "awb": 18.0}
+"""How often a voice is learnt from; 1 where nothing is said."""
 LEARNING_RATE = 2e-3
 WARM_UP = 100
 REPORT_EVERY = 50
@@ -97,6 +99,8 @@ class Sequences:
         for row, codes in readings:
             self._by_voice[row["voice"], row["speed"]].append(codes)
         self._voices = list(self._by_voice)
+        often = np.array([OFTEN_HEARD.get(voice, 1.0) for voice, _ in self._voices])
+        self._often = often / often.sum()
 
     def batch(self, size: int) -> tuple[Tensor, NDArray[np.int64]]:
         """Codes int64 [size, FRAMES, levels] and how many frames of each are the prompt."""
@@ -104,7 +108,7 @@ class Sequences:
         return torch.from_numpy(codes), self._rng.integers(0, LONGEST_PROMPT + 1, size)
 
     def _sequence(self) -> Levels:
-        readings = self._by_voice[self._voices[int(self._rng.integers(len(self._voices)))]]
+        readings = self._by_voice[self._voices[int(self._rng.choice(len(self._voices), p=self._often))]]
         parts: list[Levels] = []
         while sum(part.shape[1] for part in parts) < 2 * FRAMES:
             parts.append(readings[int(self._rng.integers(len(readings)))])

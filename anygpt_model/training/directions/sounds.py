@@ -41,12 +41,16 @@ class SpokenWorld:
         texts = [utterance.text for utterance in sentences.utterances() if utterance.split == "test"]
         return frozen_order([text for text in texts if text in self.recordings])
 
-    def voice(self, text: str, unseen: bool = False) -> str:
-        """Who reads `text`: one of training's voices, or the held-out one. KeyError if nobody did."""
-        voices = [name for name in self.recordings[text] if (name == speech_data.TEST_VOICE) == unseen]
-        if not voices:
+    def voice(self, text: str, voices: Sequence[str] = speech_data.TRAIN_VOICES) -> str:
+        """Which of `voices` reads `text`. KeyError if none does."""
+        reading = [name for name in voices if name in self.recordings[text]]
+        if not reading:
             raise KeyError(text)
-        return frozen_order([f"{name}|{text}" for name in voices])[0].partition("|")[0]
+        return frozen_order([f"{name}|{text}" for name in reading])[0].partition("|")[0]
+
+    def read_by(self, voices: Sequence[str] = speech_data.TRAIN_VOICES) -> list[str]:
+        """The held-out texts that one of `voices` has read."""
+        return [text for text in self.held_out() if not self.recordings[text].keys().isdisjoint(voices)]
 
     def sound(self, text: str, voice: str) -> Sound:
         """float32 [samples] of a recording."""
@@ -55,6 +59,34 @@ class SpokenWorld:
     def heard(self, sounds: Sequence[Made]) -> list[str]:
         """What the ear hears in made sounds."""
         return self.ear.transcripts([samples(sound, self.rate, whisper.SAMPLE_RATE) for sound in sounds])
+
+
+class CodecAlone:
+    """A held-out recording through the codec's eight levels, none guessed; Whisper writes down what it hears."""
+
+    name = "speech codec, all levels"
+    measures = (Measure("word errors", whisper.NAME, lower=True), Measure("whole sentences", whisper.NAME))
+
+    def __init__(self, world: SpokenWorld) -> None:
+        self._world = world
+
+    def cases(self, limit: int) -> list[Case]:
+        """Held-out sentences by the voice that replies are spoken in."""
+        voice, found = speech_data.DEFAULT_VOICE, []
+        for text in self._world.read_by((voice,))[:limit]:
+            sound = self._world.sound(text, voice)
+            prompt = Prompt(Modality.SPEECH, media=sound, modality=Modality.SPEECH, codec_alone=True)
+            found.append(Case(f"{text}|codec", prompt, {"text": text, "voice": voice}))
+        return found
+
+    def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
+        """Word error rate, and the share of sentences heard without error."""
+        expected, heard = [case.truth["text"] for case in cases], self._world.heard(made)
+        return [word_errors(expected, heard), same_words(expected, heard)]
+
+    def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
+        """The recordings."""
+        return _recordings(self._world, cases, through)
 
 
 class TextToSpeech:
@@ -69,7 +101,7 @@ class TextToSpeech:
     def cases(self, limit: int) -> list[Case]:
         """Held-out sentences."""
         found = []
-        for text in _read_by(self._world, unseen=False)[:limit]:
+        for text in self._world.read_by()[:limit]:
             prompt = Prompt(Modality.SPEECH, asked(Modality.TEXT, Modality.SPEECH, text))
             found.append(Case(text, prompt, {"text": text, "voice": speech_data.DEFAULT_VOICE}))
         return found
@@ -87,19 +119,20 @@ class TextToSpeech:
 class SpeechToText:
     """A held-out sentence is played; the model writes it down. The ceiling is what Whisper writes of the same sound."""
 
-    def __init__(self, world: SpokenWorld, unseen: bool = False) -> None:
-        self._world, self._unseen = world, unseen
-        self.name = "speech → text, voice never heard" if unseen else "speech → text"
+    def __init__(self, world: SpokenWorld, voices: Sequence[str] = speech_data.TRAIN_VOICES, whose: str = "") -> None:
+        """voices: who reads. whose: what the table calls them."""
+        self._world, self._voices = world, voices
+        self.name = ", ".join(filter(None, ("speech → text", whose)))
         self.measures = (
             Measure("word errors", "edit distance", lower=True),
             Measure("whole sentences", "edit distance"),
         )
 
     def cases(self, limit: int) -> list[Case]:
-        """Held-out sentences, read by voices of training or by the held-out voice."""
+        """Held-out sentences, read by one of the voices."""
         found = []
-        for text in _read_by(self._world, self._unseen)[:limit]:
-            voice = self._world.voice(text, self._unseen)
+        for text in self._world.read_by(self._voices)[:limit]:
+            voice = self._world.voice(text, self._voices)
             ask = asked(Modality.SPEECH, Modality.TEXT)
             prompt = Prompt(Modality.TEXT, ask, self._world.sound(text, voice), Modality.SPEECH)
             found.append(Case(f"{text}|{voice}", prompt, {"text": text, "voice": voice}))
@@ -120,8 +153,7 @@ class RealRecordings(SpeechToText):
     """What a person said on a telephone exchange is to be written down, in words that training never had."""
 
     def __init__(self, world: SpokenWorld) -> None:
-        super().__init__(world)
-        self.name = "speech → text, real recordings"
+        super().__init__(world, whose="real recordings")
 
     def cases(self, limit: int) -> list[Case]:
         """Recordings of at least three words and at most LONGEST_S."""
@@ -161,7 +193,7 @@ class SpokenAnswer:
 
     def cases(self, limit: int) -> list[Case]:
         """Held-out questions that were read aloud and whose answer was, too."""
-        recorded = set(_read_by(self._world, unseen=False))
+        recorded = set(self._world.read_by())
         pairs = {q: a for q, a, _ in sentences.test_pairs() if q in recorded and a in self._world.recordings}
         found = []
         for question in frozen_order(list(pairs))[:limit]:
@@ -182,15 +214,6 @@ class SpokenAnswer:
     def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
         """Recordings of the right answers."""
         return _recordings(self._world, cases, through)
-
-
-def _read_by(world: SpokenWorld, unseen: bool) -> list[str]:
-    """The held-out texts that a voice of training (or the held-out voice) has read."""
-    return [
-        text
-        for text in world.held_out()
-        if any((voice == speech_data.TEST_VOICE) == unseen for voice in world.recordings[text])
-    ]
 
 
 def _recordings(world: SpokenWorld, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:

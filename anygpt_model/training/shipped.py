@@ -1,0 +1,53 @@
+"""Stage "shipped": puts the shipped pocket's parts where the recipe's trainers would write them, and codes the data.
+
+So training goes on from what ships: the language model learns on, or one tokenizer is trained anew, and nobody has to
+repeat hours first. What is already in the work folder stays. Knows no network.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+
+from ..codecs.seed import load_seed
+from . import music_trainer, seed_trainer, speech_tokens
+from .image_teacher import teach
+from .language_tokenizer import FILES
+from .stages import PARTS, SHIPPED
+
+log = logging.getLogger(__name__)
+
+
+def lay_out(work: Path, shipped: Path = SHIPPED) -> None:
+    """Copies each part that `work` has not; the language model's tokenizer too, where its trainer looks for it."""
+    for place, part in PARTS.items():
+        if not (work / place).exists():
+            shutil.copytree(shipped / part, work / place)
+            log.info("%s is the shipped one", place)
+    tokenizer = work / "language" / "tokenizer"
+    if not tokenizer.exists():
+        tokenizer.mkdir(parents=True)
+        for name in FILES:
+            shutil.copyfile(shipped / "llm" / name, tokenizer / name)
+
+
+def code(work: Path, device: str, seed: int) -> None:
+    """Writes the codes of pictures, tunes and readings that are not coded yet."""
+    if not (work / "image" / "views.npz").exists():
+        seed_trainer.write_codes(work, teach(work).drawing, "tokens")
+        eye = load_seed(work / "image" / "seed", device)
+        seed_trainer.write_views(work, seed_trainer.seen(work, eye, device, seed))
+    if not (work / "music" / "tokens.json").exists():
+        music_trainer.write_tokens(work)
+    if not (work / "speech" / "tokens.json").exists():
+        speech_tokens.write_tokens(work)
+
+
+def run(work: Path, minutes: float, device: str, seed: int) -> None:
+    """The stage; it needs the stage "data" and takes some minutes whatever `minutes` says."""
+    torch.set_num_threads(1)
+    lay_out(work)
+    code(work, device, seed)

@@ -1,0 +1,47 @@
+"""The stage "shipped": every part lies where its trainer would have put it, and what was there stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from anyloom.anygpt_model.training import language_trainer, shipped, stages
+from anyloom.anygpt_model.vocabulary import Vocabulary
+
+
+def test_parts_lie_where_trainers_look_and_own_ones_stay(tmp_path: Path) -> None:
+    own = tmp_path / "speech" / "codec" / "config.json"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    shipped.lay_out(tmp_path)
+    assert own.read_text() == "mine"
+    assert not (own.parent / "ckpt.safetensors").exists()
+    for place, part in stages.PARTS.items():
+        if place != "speech/codec":
+            names = {path.name for path in (tmp_path / place).iterdir()}
+            assert names == {path.name for path in (stages.SHIPPED / part).iterdir() if path.name != "__pycache__"}
+    vocabulary = Vocabulary.from_folder(tmp_path / "language" / "tokenizer")
+    assert vocabulary.size == Vocabulary.from_folder(stages.SHIPPED / "llm").size
+
+
+def test_only_what_is_not_coded_is_coded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(shipped.music_trainer, "write_tokens", lambda work: called.append("music"))
+    monkeypatch.setattr(shipped.speech_tokens, "write_tokens", lambda work: called.append("speech"))
+    for name in ("image/views.npz", "music/tokens.json"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    shipped.code(tmp_path, "cpu", 0)
+    assert called == ["speech"]
+
+
+def test_the_language_model_goes_on_from_what_ships(tmp_path: Path) -> None:
+    shipped.lay_out(tmp_path)
+    first = language_trainer.LanguageTrainer(tmp_path)
+    from safetensors.torch import load_file
+
+    told = load_file(stages.SHIPPED / "llm" / "model.safetensors")
+    assert torch.equal(first.network.state_dict()["model.norm.weight"], told["model.norm.weight"].float())
+    assert first.step == 0
