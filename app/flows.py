@@ -10,12 +10,12 @@ import click
 
 from ..anygpt_model.errors import SettingsError
 from .console import Screen
-from .convert import tell
+from .convert import SHOWN, tell
 
 
 @click.group()
 def flows() -> None:
-    """Serve the batch flows to a Prefect server; tokenize media for training."""
+    """Serve the batch flows to a Prefect server; tokenize media for training; replay stored turns."""
 
 
 @flows.command()
@@ -43,6 +43,29 @@ def tokenize(source: str, out: Path, as_json: bool, **options: Any) -> int:
     answer = _imported("..flows.tokenize").run_tokenize(source, out=out, quiet=as_json, **options)
     tell(screen, answer, out, as_json)
     return 1 if answer.get("reasons") else 0
+
+
+@flows.command()
+@click.option("--mode", default="verify", show_default=True, help="verify: redo the decisions; recorded: the media.")
+@click.option("--model", metavar="NAME|FOLDER", help="Replay its turns, with it [default: pocket].")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many turns, newest first.")
+@click.option(
+    "--max-drifted-share", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="More end with code 1."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def reverify(as_json: bool, mode: str, **options: Any) -> int:
+    """Replay stored turns, as after an upgrade, and say which come out different."""
+    screen = Screen(as_json)
+    answer = _imported("..flows.reverify").run_reverify(mode, quiet=as_json, **options)
+    changed = answer["drifted"]
+    if as_json:
+        screen.json(answer)
+    else:
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in answer["verdicts"].items())
+        screen.line(f"{answer['turns']} turns replayed{': ' if counts else ''}{counts}.")
+        for finding in changed[:SHOWN]:
+            screen.line(f"{finding['turn']} is {finding['verdict']}: {finding['detail'] or finding['changed']}")
+    return 1 if changed and len(changed) / answer["turns"] > options["max_drifted_share"] else 0
 
 
 def _imported(name: str) -> Any:

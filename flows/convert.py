@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -191,15 +191,30 @@ def here_and_now(run: Any, given: Order, options: dict[str, Any], quiet: bool) -
     Destination(given.out)
     open_store(given).close()
     check_server()
-    chosen: Callable[..., Any] = run.with_options(task_runner=task_runner())
+    chosen = run.with_options(task_runner=task_runner())
+    return begun(chosen, options, quiet, (given.verb, given.asked.to), TooManyFailed)
+
+
+def begun(
+    run: Callable[..., Any],
+    options: dict[str, Any],
+    quiet: bool,
+    named: Sequence[str],
+    told: type[AnyloomError],
+    doing: str = "converting",
+) -> Answer:
+    """Call a checked flow in this process, watched; what came of it, also where it ended with the error `told`.
+
+    named: the run's tags beside ours.
+    """
     sweep()
     for handler in logging.getLogger().handlers:
         handler.addFilter(of_nobody_else)
     try:
-        with watched(quiet) as seen, tags("anyloom", given.verb, given.asked.to):
+        with watched(quiet, doing) as seen, tags("anyloom", *named):
             try:
-                chosen(**options)
-            except TooManyFailed as error:
+                run(**options)
+            except told as error:
                 log.warning("%s", error)
             return dict(seen.answer)
     finally:

@@ -1,7 +1,7 @@
 """The flow `reverify`: replay stored turns after an upgrade and report what drifted.
 
 A turn is replayed in the mode of `graphs/replay.py`: "verify" redoes its sampling decisions in one forward pass,
-"recorded" makes its media again from its ids. Nothing is stored.
+"recorded" makes its media again from its ids. Nothing is stored. How far it is and what came of it goes to the watcher.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from ..anygpt_model.errors import AnyloomError, SettingsError
+from ..anygpt_model.checkpoints import model_folder
+from ..anygpt_model.errors import AnyloomError, SettingsError, UnknownName
 from ..graphs.replay import Report, recorded, verify
 from ..graphs.settings import settings
+from .convert import begun
+from .runners import check_database
+from .server import check_server
 from .shards import reason
+from .watching import Answer, watcher
 from .workplace import close_workplaces, workplace
 
 if TYPE_CHECKING:
@@ -33,7 +38,7 @@ log = logging.getLogger(__name__)
 Mode = Literal["verify", "recorded"]
 Finding = dict[str, Any]
 MODES: dict[str, Callable[..., Report]] = {"verify": verify, "recorded": recorded}
-SHARD = 50
+SHARD = 20
 PAGE = 200
 
 
@@ -101,23 +106,51 @@ def reverify(
         ids = list(turn_ids(place.store, place.engine.name, limit))
         shards = [ids[start : start + SHARD] for start in range(0, len(ids), SHARD)]
         futures = [reverify_shard.submit(shard, mode, name, number) for number, shard in enumerate(shards, 1)]
-        findings = [finding for future in futures for finding in future.result()]
+        findings: list[Finding] = []
+        for future in futures:
+            findings += future.result()
+            watcher().moved(len(findings), len(drifted(findings)), len(ids))
     finally:
         close_workplaces()
     return judged(findings, max_drifted_share)
 
 
+def drifted(findings: Sequence[Finding]) -> list[Finding]:
+    """Those that came out different, or could not be replayed."""
+    return [finding for finding in findings if finding["verdict"] not in ("identical", "close")]
+
+
 def judged(findings: Sequence[Finding], allowed: float) -> Any:
     """The run's end state. Raises Drifted if more turns than allowed came out different."""
-    verdicts = Counter(finding["verdict"] for finding in findings)
-    drifted = [finding for finding in findings if finding["verdict"] not in ("identical", "close")]
+    verdicts, changed = Counter(finding["verdict"] for finding in findings), drifted(findings)
     told = f"{len(findings)} turns: {json.dumps(dict(sorted(verdicts.items())))}"
+    watcher().answer.update(turns=len(findings), verdicts=dict(sorted(verdicts.items())), drifted=changed)
     if FlowRunContext.get() is not None and findings:
-        create_table_artifact(table=drifted or [{"turns": len(findings)}], key="reverify", description=told)
-    if findings and len(drifted) / len(findings) > allowed:
-        first = drifted[0]
+        create_table_artifact(table=changed or [{"turns": len(findings)}], key="reverify", description=told)
+    if findings and len(changed) / len(findings) > allowed:
+        first = changed[0]
         raise Drifted(f"{told}; the first is {first['turn']}: {first['detail'] or first['verdict']}.")
     return Completed(message=told)
+
+
+def run_reverify(
+    mode: str = "verify",
+    *,
+    model: str | None = None,
+    limit: int | None = None,
+    max_drifted_share: float = 0.0,
+    quiet: bool = False,
+) -> Answer:
+    """Run the flow here and now, its progress on stderr unless `quiet`; what came of it: how many turns, how many of
+    which verdict, and those that drifted. Raises UnknownName or SettingsError for what can't be used, before anything
+    is started."""
+    if mode not in MODES:
+        raise UnknownName(f"There is no mode named {mode!r}; use one of {', '.join(MODES)}.")
+    model_folder(model or settings().model)
+    check_database(_database())
+    check_server()
+    options = {"mode": mode, "model": model, "limit": limit, "max_drifted_share": max_drifted_share}
+    return begun(reverify, options, quiet, ("reverify", mode), Drifted, "replaying")
 
 
 def _database() -> str:

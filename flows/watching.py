@@ -1,4 +1,4 @@
-"""Who watches a conversion: how far it is goes to the terminal, what came of it to the caller. Knows no Prefect."""
+"""Who watches a batch: how far it is goes to the terminal, what came of it to the caller. Knows no Prefect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = dict[str, Any]
 
 @dataclass
 class Watcher:
-    """Is told how far the conversion is, and its answer; this one only remembers."""
+    """Is told how far the work is, and its answer; this one only remembers."""
 
     answer: Answer = field(default_factory=dict)
 
@@ -31,6 +31,7 @@ class Terminal(Watcher):
 
     _bar: Any = None
     _task: Any = None
+    _doing: str = "converting"
     _began: float = field(default_factory=monotonic)
 
     def say(self, what: str) -> None:
@@ -41,20 +42,20 @@ class Terminal(Watcher):
         """Move the bar."""
         rate = (done + failed) / max(monotonic() - self._began, 1e-3)
         about = {"completed": done + failed, "total": total, "failed": failed, "rate": rate}
-        self._bar.update(self._task, description="converting", **about)
+        self._bar.update(self._task, description=self._doing, **about)
 
 
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
 def watcher() -> Watcher:
-    """Who watches the conversion of this context; one that only remembers, where nobody does."""
+    """Who watches the work of this context; one that only remembers, where nobody does."""
     return _watcher.get() or Watcher()
 
 
 @contextmanager
-def watched(quiet: bool) -> Iterator[Watcher]:
-    """Have the conversions inside watched: by the terminal, or quietly."""
+def watched(quiet: bool, doing: str = "converting") -> Iterator[Watcher]:
+    """Have the work inside watched: by the terminal, which calls it `doing`, or quietly."""
     if quiet:
         with _watching(Watcher()) as silent:
             yield silent
@@ -65,7 +66,8 @@ def watched(quiet: bool) -> Iterator[Watcher]:
     counted = (MofNCompleteColumn(), TextColumn("{task.fields[failed]} failed, {task.fields[rate]:.2f} a second"))
     columns = (TextColumn("{task.description}"), BarColumn(), *counted, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        terminal = Terminal(_bar=bar, _task=bar.add_task("reading the source", total=None, failed=0, rate=0.0))
+        task = bar.add_task("starting", total=None, failed=0, rate=0.0)
+        terminal = Terminal(_bar=bar, _task=task, _doing=doing)
         with _watching(terminal):
             yield terminal
 

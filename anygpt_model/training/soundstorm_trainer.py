@@ -43,7 +43,7 @@ ABOVE = 0.2
 """What a guess at a level above the sequence's own counts."""
 FRAMES = 208
 LONGEST_PROMPT = 120
-OFTEN_HEARD = {DEFAULT_VOICE: 40.0, "rms": 18.0, "awb": 18.0}
+OFTEN_HEARD = {DEFAULT_VOICE: 100.0, "rms": 30.0, "awb": 30.0}
 """How often a voice is learnt from; 1 where nothing is said."""
 LEARNING_RATE = 2e-3
 WARM_UP = 100

@@ -222,3 +222,44 @@ def test_other_places_are_converted_from_and_to_by_url_with_columns_of_their_own
         "row 000003": "It took more than 0.001 s; allow an item more, or ask for less."
     }
     assert run(retry_failed=True)["done"] == 1
+
+
+@pytest.mark.usefixtures("prefect_server", "flow_home")
+def test_stored_turns_are_replayed_from_the_command_line(
+    mixed: Path, tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from anyloom.app.cli import run
+    from anyloom.flows.convert import run_convert
+
+    told = run_convert(str(mixed), to="text", out=tmp_path / "out", model=str(tiny_folder), max_tokens=8, quiet=True)
+    capsys.readouterr()
+    assert run(["flows", "reverify", "--model", str(tiny_folder), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    # Two equal inputs are one turn.
+    assert (answer["turns"], answer["verdicts"], answer["drifted"]) == (told["done"] - 1, {"identical": 3}, [])
+    assert run(["flows", "reverify", "--model", str(tiny_folder), "--limit", "2"]) == 0
+    assert "2 turns replayed: 2 identical." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("allowed", "code"), [("0.4", 1), ("0.5", 0)])
+def test_drifted_turns_are_told_and_end_with_code_1(
+    allowed: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from anyloom.app.cli import run
+    from anyloom.flows import reverify
+
+    changed = [{"turn": "t1", "verdict": "different", "changed": "sampling", "detail": "id 3 is another"}]
+    answer = {"turns": 2, "verdicts": {"different": 1, "identical": 1}, "drifted": changed}
+    monkeypatch.setattr(reverify, "run_reverify", lambda mode, **options: answer)
+    assert run(["flows", "reverify", "--max-drifted-share", allowed]) == code
+    assert "t1 is different: id 3 is another" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("flow_home")
+def test_a_replay_that_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    from anyloom.app.cli import run
+
+    assert run(["flows", "reverify", "--mode", "guess"]) == 2
+    assert "There is no mode named 'guess'; use one of verify, recorded." in capsys.readouterr().err
+    assert run(["flows", "reverify", "--model", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
