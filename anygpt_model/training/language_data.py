@@ -32,15 +32,15 @@ LESSONS = (TO_DRAW, TO_NAME, TO_CHANGE, TO_HEAR)
 """Lessons: exchanges without the system line and without a picture's codes that hardly vary. There are more things than
 chats can show often enough, and a lesson costs a fifth of a chat."""
 SHARES = {
-    TO_DRAW: 0.06,
-    TO_NAME: 0.13,
-    TO_CHANGE: 0.05,
-    TO_HEAR: 0.08,
+    TO_DRAW: 0.05,
+    TO_NAME: 0.07,
+    TO_CHANGE: 0.04,
+    TO_HEAR: 0.09,
     "text->image": 0.03,
-    "image->text": 0.04,
-    "text->speech": 0.17,
-    "speech->text": 0.13,
-    "text->music": 0.16,
+    "image->text": 0.03,
+    "text->speech": 0.23,
+    "speech->text": 0.17,
+    "text->music": 0.14,
     "music->text": 0.02,
     SPOKEN: 0.10,
     MIXED: 0.02,
