@@ -195,7 +195,8 @@ def _llm(folder: Path) -> list[Row]:
 
 
 def _seed(folder: Path) -> list[Row]:
-    from .codecs.seed import SeedConfig, SeedTokenizer
+    from .codecs.seed import SeedTokenizer
+    from .codecs.seed_config import SeedConfig
 
     path = folder / "config.json"
     config = SeedConfig.from_file(path) if path.is_file() else SeedConfig()

@@ -124,7 +124,8 @@ def _llm(folder: Path, *, base: bool = False, **sizes: Any) -> None:
 def _seed(folder: Path) -> None:
     from safetensors.torch import save_file
 
-    from anyloom.anygpt_model.codecs.seed import SeedConfig, SeedTokenizer
+    from anyloom.anygpt_model.codecs.seed import SeedTokenizer
+    from anyloom.anygpt_model.codecs.seed_config import SeedConfig
 
     target = folder / "seed"
     target.mkdir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..codecs.seed import SeedConfig
+from ..codecs.seed_config import SeedConfig
 from .image_data import STYLES
 from .image_teacher import CODE_DIM, CODED_LOOKS, FEATURES, KINDS, SEEN
 

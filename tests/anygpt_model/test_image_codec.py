@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from anyloom.anygpt_model.codecs.image import ImageCodec
 from anyloom.anygpt_model.codecs.protocol import Codec
-from anyloom.anygpt_model.codecs.seed import SeedConfig, SeedTokenizer
+from anyloom.anygpt_model.codecs.seed import SeedTokenizer
+from anyloom.anygpt_model.codecs.seed_config import SeedConfig
 from anyloom.anygpt_model.codecs.unclip import EmbeddingPipeline
 from anyloom.anygpt_model.errors import CheckpointError, InputError
 from anyloom.anygpt_model.training.seed_trainer import export

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from anyloom.anygpt_model.codecs.seed import SeedConfig, SeedTokenizer, load_seed
+from anyloom.anygpt_model.codecs.seed import SeedTokenizer, load_seed
+from anyloom.anygpt_model.codecs.seed_config import SeedConfig
 from anyloom.anygpt_model.errors import CheckpointError, InputError
 
 GOLDENS = Path(__file__).parents[1] / "goldens"

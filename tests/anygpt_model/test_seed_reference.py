@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from anyloom.anygpt_model.codecs.seed import SeedConfig, SeedTokenizer
+from anyloom.anygpt_model.codecs.seed import SeedTokenizer
+from anyloom.anygpt_model.codecs.seed_config import SeedConfig
 
 Weights = dict[str, Tensor]
 BASE: dict[str, Any] = {
