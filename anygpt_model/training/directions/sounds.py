@@ -34,7 +34,10 @@ class SpokenWorld:
     @cached_property
     def ear(self) -> whisper.Ear:
         """Whisper base; what it heard once is kept beside the data."""
-        return whisper.Ear(self.work / "downloads", memory=self.work / "judged/whisper.json")
+        import torch
+
+        memory = self.work / "judged/whisper.json"
+        return whisper.Ear(self.work / "downloads", torch.get_num_threads(), memory)
 
     def held_out(self) -> list[str]:
         """The held-out texts that were read aloud, in frozen order."""
