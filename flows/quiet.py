@@ -42,6 +42,8 @@ def settle() -> None:
 
         home = settings().home.expanduser().absolute() / "prefect"
         os.environ["PREFECT_HOME"] = str(home)
+        # While a loaded machine starts the temporary server, the connection for events fails and is tried again.
+        os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
         # Prefect makes its home but not the folders above it; one that can't be made is told when it is needed.
         with suppress(OSError):
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
