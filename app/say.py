@@ -43,7 +43,7 @@ def asking(command: Any) -> Any:
         click.option("--temperature", type=float, help="How freely the reply is drawn; 0 is not at all."),
         click.option("--max-segments", type=int, help="The most pictures, and the most sounds of a kind."),
         click.option("--beams", type=int, help="Wordings searched at once, for a transcript: --to text only."),
-        click.option("--conversation", metavar="ID", help="Continue a stored conversation."),
+        click.option("--conversation", metavar="ID", help="Continue the conversation of that name, or begin it."),
         click.option("--model", metavar="NAME|FOLDER", help="A model's name or its folder [default: pocket]."),
         click.option("--only", is_flag=True, help="The reply is one --to MODALITY and nothing else."),
         click.option("--template", metavar="NAME", help="MMGPT, AnyGPT or base [default: the model's own]."),
