@@ -35,10 +35,10 @@ STAGES: dict[str, tuple[Step, ...]] = {
     "shipped": (Step("shipped", 0),),
     "image": (Step("image_trainer", 13.5),),
     "speech": (
-        Step("speech_trainer", 30),
+        Step("speech_trainer", 35),
         Step("speech_tokens", 0),
-        Step("soundstorm_trainer", 40),
-        Step("speech_decoder_trainer", 20),
+        Step("soundstorm_trainer", 31),
+        Step("speech_decoder_trainer", 12),
     ),
     "music": (Step("music_trainer", 15), Step("music_decoder_trainer", 13)),
     "language": (Step("language_trainer", 145),),
