@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,6 +36,20 @@ def test_only_what_is_not_coded_is_coded(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / name).touch()
     shipped.code(tmp_path, "cpu", 0)
     assert called == ["speech"]
+
+
+def test_things_get_the_codes_that_the_tokenizer_says_most_often() -> None:
+    teaching = SimpleNamespace(
+        things=["apple", "pear"],
+        thing=torch.tensor([0, 0, 0, 1, -1]),
+        train=torch.tensor([0, 1, 3]),
+        drawing=torch.tensor([[1, 1, 7], [1, 1, 8], [1, 1, 9], [2, 2, 7], [3, 3, 7]]),
+    )
+    views = torch.tensor([[5, 6, 0], [5, 6, 0], [9, 9, 0], [4, 4, 0], [0, 0, 0]])[:, None].repeat(1, 2, 1)
+    views[1, 1] = torch.tensor([9, 9, 0])
+    views[2] = 9  # held out: it doesn't count, and gets its thing's codes
+    told = shipped.drawn(teaching, views)  # type: ignore[arg-type]
+    assert told.tolist() == [[5, 6, 7], [5, 6, 8], [5, 6, 9], [4, 4, 7], [3, 3, 7]]
 
 
 def test_the_language_model_goes_on_from_what_ships(tmp_path: Path) -> None:
