@@ -139,7 +139,7 @@ def states_of(out: str) -> dict[str, int]:
 
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(limit=200)
-    return dict(Counter(run.state_type.value for run in runs if run.state_type and run.parameters["out"] == out))
+    return dict(Counter(run.state_type.value for run in runs if run.state_type and run.parameters.get("out") == out))
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from anyloom.anygpt_model.training.fine_tuning import STATE, Run, fine_tune
 from anyloom.anygpt_model.training.pairs import read_pairs
 from anyloom.anygpt_model.values import Bounds, Modality, Part, Request, Sampling
 
-QUESTION, ANSWER = "Who owns the lighthouse?", "The owl owns the lighthouse."
+QUESTION, ANSWER = "Who owns the lighthouse?", "The owl is in the house."
 
 
 def lines(path: Path, *rows: object) -> Path:
@@ -104,7 +104,7 @@ def reply(folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rank", "rate", "epochs"), [(0, 1e-3, 30), (8, 5e-3, 60)])
+@pytest.mark.parametrize(("rank", "rate", "epochs"), [(0, 1e-3, 30), (8, 5e-3, 120)])
 def test_the_pocket_learns_an_answer(tmp_path: Path, chats: Path, rank: int, rate: float, epochs: float) -> None:
     dials = Dials(rank=rank, rate=rate, epochs=epochs, held_out=0.0)
     before = fingerprints(model_folder("pocket"))
