@@ -13,7 +13,7 @@ from .console import Screen
 STAGES = ("data", "image", "speech", "music", "language", "evaluate")
 """In the order in which they need each other; `all` runs every one."""
 SHIPPED = "shipped"
-"""Instead of image, speech and music: what ships, so that a later stage goes on from it."""
+"""Instead of image, speech and music: what ships, so that the language model goes on from it."""
 
 
 @click.command()
@@ -36,7 +36,7 @@ def train(
     """Run STAGE of the recipe: data, image, speech, music, language, evaluate, or all.
 
     "shipped", after data, puts the shipped pocket's parts into WORK where it has none and codes the data with them, so
-    that any later stage goes on from what ships.
+    that the language model and the speech codec go on from what ships.
     What is trained is put together as a model folder in WORK/pocket: say --model .train/pocket tries it.
     """
     if stage not in (*STAGES, SHIPPED, "all"):

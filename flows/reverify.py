@@ -23,6 +23,7 @@ from ..anygpt_model.checkpoints import model_folder
 from ..anygpt_model.errors import AnyloomError, SettingsError, UnknownName
 from ..graphs.replay import Report, recorded, verify
 from ..graphs.settings import settings
+from ..storage.store import open_store
 from .convert import begun
 from .runners import check_database
 from .server import check_server
@@ -142,12 +143,13 @@ def run_reverify(
     quiet: bool = False,
 ) -> Answer:
     """Run the flow here and now, its progress on stderr unless `quiet`; what came of it: how many turns, how many of
-    which verdict, and those that drifted. Raises UnknownName or SettingsError for what can't be used, before anything
-    is started."""
+    which verdict, and those that drifted. Raises UnknownName, SettingsError or StoreError for what can't be used,
+    before anything is started."""
     if mode not in MODES:
         raise UnknownName(f"There is no mode named {mode!r}; use one of {', '.join(MODES)}.")
     model_folder(model or settings().model)
     check_database(_database())
+    open_store(_database()).close()
     check_server()
     options = {"mode": mode, "model": model, "limit": limit, "max_drifted_share": max_drifted_share}
     return begun(reverify, options, quiet, ("reverify", mode), Drifted, "replaying")

@@ -41,9 +41,9 @@ class Asker:
             group = cases[start : start + self._batch]
             if group[0].prompt.codec_alone:
                 made += [self._remade(case.prompt) for case in group]
-                continue
-            replies = self._replies([case.prompt for case in group], [_seed(case) for case in group])
-            made += [self._taken(case, reply) for case, reply in zip(group, replies, strict=True)]
+            else:
+                replies = self._replies([case.prompt for case in group], [_seed(case) for case in group])
+                made += [self._taken(case, reply) for case, reply in zip(group, replies, strict=True)]
             if progress is not None:
                 progress(len(made), len(cases))
         return made

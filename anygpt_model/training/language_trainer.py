@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..devices import halves_fast
+from ..errors import CheckpointError
 from ..values import Modality
 from ..vocabulary import Vocabulary
 from .language_choices import Choices
@@ -140,8 +142,7 @@ class LanguageTrainer:
         if not path.exists():
             if started.exists():
                 # Somebody put weights here that no training of this folder wrote: it goes on from them.
-                self.network.load_state_dict({name: value.float() for name, value in load_file(started).items()})
-                log.info("starts from the weights in %s", started.parent)
+                self._start_from(started)
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state["network"])
@@ -149,6 +150,15 @@ class LanguageTrainer:
             optimiser.load_state_dict(kept)
         self.step, self.seen, self.elapsed = state["counts"]
         log.info("resumed at step %d after %.1f min", self.step, self.elapsed / 60)
+
+    def _start_from(self, weights: Path) -> None:
+        try:
+            self.network.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+        except (RuntimeError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{weights} can't be gone on from: it is damaged or of other sizes than the plan's; move it away."
+            ) from error
+        log.info("starts from the weights in %s", weights.parent)
 
     def _batches(self) -> Iterator[list[Example]]:
         while True:

@@ -1,7 +1,7 @@
 """Stage "shipped": puts the shipped pocket's parts where the recipe's trainers would write them, and codes the data.
 
-So training goes on from what ships: the language model learns on, or one tokenizer is trained anew, and nobody has to
-repeat hours first. What is already in the work folder stays. Knows no network.
+So nobody has to repeat hours first: the language model and the speech codec go on from what ships, the other trainers
+find the codes that they need. What is already in the work folder stays. Knows no network.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ import torch
 from torch import Tensor
 
 from ..codecs.seed import load_seed
+from ..errors import InputError
 from . import music_trainer, seed_trainer, speech_tokens
 from .image_teacher import THING, Teaching, teach
 from .language_tokenizer import FILES
 from .stages import PARTS, SHIPPED
 
 log = logging.getLogger(__name__)
+
+DATA = ("image/images.json", "music/clips.json", "speech/audio")
+"""What the stage "data" leaves."""
 
 
 def lay_out(work: Path, shipped: Path = SHIPPED) -> None:
@@ -67,7 +71,10 @@ def code(work: Path, device: str, seed: int) -> None:
 
 
 def run(work: Path, minutes: float, device: str, seed: int) -> None:
-    """The stage; it needs the stage "data" and takes some minutes whatever `minutes` says."""
+    """The stage; it takes some minutes whatever `minutes` says. Raises InputError without the stage "data"."""
+    for name in DATA:
+        if not (work / name).exists():
+            raise InputError(f"{work / name} is not there; run `anyloom train data --work {work}` first.")
     torch.set_num_threads(1)
     lay_out(work)
     code(work, device, seed)

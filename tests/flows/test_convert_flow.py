@@ -256,10 +256,16 @@ def test_drifted_turns_are_told_and_end_with_code_1(
 
 
 @pytest.mark.usefixtures("flow_home")
-def test_a_replay_that_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_replay_that_cannot_be_is_one_sentence(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from anyloom.app.cli import run
 
     assert run(["flows", "reverify", "--mode", "guess"]) == 2
     assert "There is no mode named 'guess'; use one of verify, recorded." in capsys.readouterr().err
     assert run(["flows", "reverify", "--model", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
+    (tmp_path / "home").mkdir(exist_ok=True)
+    (tmp_path / "home" / "anyloom.db").write_text("no database" * 1000)
+    assert run(["flows", "reverify", "--model", str(tiny_folder)]) == 2
+    assert "is not an Anyloom store" in capsys.readouterr().err

@@ -64,34 +64,6 @@ class SpokenWorld:
         return self.ear.transcripts([samples(sound, self.rate, whisper.SAMPLE_RATE) for sound in sounds])
 
 
-class CodecAlone:
-    """A held-out recording through the codec's eight levels, none guessed; Whisper writes down what it hears."""
-
-    name = "speech codec, all levels"
-    measures = (Measure("word errors", whisper.NAME, lower=True), Measure("whole sentences", whisper.NAME))
-
-    def __init__(self, world: SpokenWorld) -> None:
-        self._world = world
-
-    def cases(self, limit: int) -> list[Case]:
-        """Held-out sentences by the voice that replies are spoken in."""
-        voice, found = speech_data.DEFAULT_VOICE, []
-        for text in self._world.read_by((voice,))[:limit]:
-            sound = self._world.sound(text, voice)
-            prompt = Prompt(Modality.SPEECH, media=sound, modality=Modality.SPEECH, codec_alone=True)
-            found.append(Case(f"{text}|codec", prompt, {"text": text, "voice": voice}))
-        return found
-
-    def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
-        """Word error rate, and the share of sentences heard without error."""
-        expected, heard = [case.truth["text"] for case in cases], self._world.heard(made)
-        return [word_errors(expected, heard), same_words(expected, heard)]
-
-    def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
-        """The recordings."""
-        return _recordings(self._world, cases, through)
-
-
 class TextToSpeech:
     """A held-out sentence is to be spoken; Whisper writes down what it hears."""
 
@@ -117,6 +89,21 @@ class TextToSpeech:
     def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
         """The recordings."""
         return _recordings(self._world, cases, through)
+
+
+class CodecAlone(TextToSpeech):
+    """A held-out recording through the codec's eight levels, none guessed: what speaking could reach at best."""
+
+    name = "speech codec, all levels"
+
+    def cases(self, limit: int) -> list[Case]:
+        """Held-out sentences by the voice that replies are spoken in."""
+        voice, found = speech_data.DEFAULT_VOICE, []
+        for text in self._world.read_by((voice,))[:limit]:
+            sound = self._world.sound(text, voice)
+            prompt = Prompt(Modality.SPEECH, media=sound, modality=Modality.SPEECH, codec_alone=True)
+            found.append(Case(f"{text}|codec", prompt, {"text": text, "voice": voice}))
+        return found
 
 
 class SpeechToText:

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from anyloom.anygpt_model.errors import CheckpointError
 from anyloom.anygpt_model.training import language_trainer, shipped, stages
 from anyloom.anygpt_model.vocabulary import Vocabulary
+from anyloom.app.cli import run
 
 
 def test_parts_lie_where_trainers_look_and_own_ones_stay(tmp_path: Path) -> None:
@@ -25,6 +27,14 @@ def test_parts_lie_where_trainers_look_and_own_ones_stay(tmp_path: Path) -> None
             assert names == {path.name for path in (stages.SHIPPED / part).iterdir() if path.name != "__pycache__"}
     vocabulary = Vocabulary.from_folder(tmp_path / "language" / "tokenizer")
     assert vocabulary.size == Vocabulary.from_folder(stages.SHIPPED / "llm").size
+
+
+def test_without_data_it_says_what_to_run_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", "shipped", "--work", str(tmp_path / "work")]) == 2
+    assert "run `anyloom train data --work" in capsys.readouterr().err
+    assert not (tmp_path / "work" / "language").exists()
 
 
 def test_only_what_is_not_coded_is_coded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +70,6 @@ def test_the_language_model_goes_on_from_what_ships(tmp_path: Path) -> None:
     told = load_file(stages.SHIPPED / "llm" / "model.safetensors")
     assert torch.equal(first.network.state_dict()["model.norm.weight"], told["model.norm.weight"].float())
     assert first.step == 0
+    (tmp_path / "language" / "llm" / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="can't be gone on from"):
+        language_trainer.LanguageTrainer(tmp_path)
