@@ -4,8 +4,8 @@
 
 One process, one open model, one running Prefect server: a first small conversion starts both and isn't measured. The
 engine's loop gets the very prompts, seeds and bounds of the flow's turns, as many a call as its queue takes; it reads
-no source, stores no turn and writes no manifest. The flow's time is its whole run, Prefect's own bookkeeping included:
-what a run of a single wave takes is told as fixed_s (half of it is Prefect's heartbeat, which ends on a full second).
+no source, stores no turn and writes no manifest. The flow's time is its whole run, Prefect's own bookkeeping included,
+without heartbeats, as `anyloom convert` runs it: what a run of a single wave takes is told as fixed_s.
 Flow and engine are measured in turn, ROUNDS times, and the medians are told. Replies end at 64 ids: one that rambles on
 alone would measure itself.
 """
@@ -67,10 +67,12 @@ def main(model: str = "pocket", items: int = 1920) -> dict[str, float]:
         from anyloom.flows.convert import convert
         from anyloom.flows.ledger import Asked
         from anyloom.flows.planning import order
+        from anyloom.flows.server import no_heartbeat
         from anyloom.flows.workplace import close_workplaces, workplace
 
         def flow(name: str, source: str) -> None:
-            convert(source, "text", str(here / name), model=model, max_tokens=LONGEST)
+            with no_heartbeat():
+                convert(source, "text", str(here / name), model=model, max_tokens=LONGEST)
 
         flow("warm", table(here / "warm.jsonl", 16, 10_000))
         again = table(here / "again.jsonl", 16, 20_000)

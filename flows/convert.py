@@ -28,8 +28,8 @@ from .planning import Order, leading, order
 from .quiet import sweep
 from .runners import check_database, task_runner
 from .running import SHARD, Terms, dry, open_store, run_job
-from .server import check_server
-from .shards import Shard
+from .server import check_server, no_heartbeat
+from .shards import SHORT_WAVE, WAVE, Shard
 from .sources import Source
 from .watching import Answer, watched, watcher
 from .workplace import close_workplaces, workplace
@@ -60,8 +60,13 @@ def convert_shard(document: dict[str, Any], number: int, size: int, deadline: fl
     place = workplace(given.model, given.device, given.database)
     ask = asking(place, given.item_timeout)
     work = Conversion(given.job, place.store, ask, Source(given.source), Destination(given.out))
-    shard = Shard(place.store.jobs.job(given.job), place.store, work, deadline)
+    shard = Shard(place.store.jobs.job(given.job), place.store, work, deadline, wave(given))
     return shard.work(worker_name(number), size)
+
+
+def wave(given: Order) -> int:
+    """Items that a shard works together: more of them where replies are short, unless a clock runs for all of a wave."""
+    return SHORT_WAVE if given.asked.to == "text" and given.item_timeout is None else WAVE
 
 
 def worker_name(number: int) -> str:
@@ -211,7 +216,7 @@ def begun(
     for handler in logging.getLogger().handlers:
         handler.addFilter(of_nobody_else)
     try:
-        with watched(quiet, doing) as seen, tags("anyloom", *named):
+        with watched(quiet, doing) as seen, tags("anyloom", *named), no_heartbeat():
             try:
                 run(**options)
             except told as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME, temporary_settings
 
 from ..anygpt_model.errors import SettingsError
 
@@ -30,6 +32,19 @@ def check_server() -> None:
             f"The Prefect server at {address} does not answer; start it with `prefect server start`, "
             "correct PREFECT_API_URL, or unset it to convert without one."
         )
+
+
+@contextmanager
+def no_heartbeat() -> Iterator[None]:
+    """Without Prefect's signs of life where the server is a temporary one: it ends with its flow, and nobody listens.
+
+    The thread that sends them ends on a full second, and every run would wait for it.
+    """
+    if PREFECT_API_URL.value():
+        yield
+        return
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
 
 
 def _check_room() -> None:

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 WAVE = 16
 """Items that are worked together: as many as the engine decodes at once."""
+SHORT_WAVE = 64
+"""The same where an item takes milliseconds: what a wave costs beside its items is then shared by more."""
 WAVES = 3
 """Waves in work at once: while the last replies of one are made, the next ones keep the engine's batch full."""
 LEASE = 900.0
@@ -61,12 +63,14 @@ def each(work: Callable[[Item], Result]) -> Work:
 class Shard:
     """Works claimed items of one job."""
 
-    def __init__(self, job: Job, store: Store, work: Work, deadline: float | None = None) -> None:
-        """deadline: seconds since 1970 after which no item is begun; those left over are given back."""
+    def __init__(self, job: Job, store: Store, work: Work, deadline: float | None = None, wave: int = WAVE) -> None:
+        """deadline: seconds since 1970 after which no item is begun; those left over are given back. wave: items that
+        are worked together."""
         self._job = job
         self._store = store
         self._work = work
         self._deadline = deadline
+        self._size = wave
 
     def work(self, worker: str, limit: int) -> dict[str, int]:
         """Claim at most `limit` items and finish them; how many were done and how many failed."""
@@ -75,7 +79,7 @@ class Shard:
         counts: Counter[str] = Counter(done=0, failed=0)
         with held(self._store, items):
             for some in _by_key(items):
-                counts += self._worked(some, WAVE, WAVES)
+                counts += self._worked(some, self._size, WAVES)
         self._store.jobs.release(self._job, worker)
         return {"done": counts["done"], "failed": counts["failed"]}
 

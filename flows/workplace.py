@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ..graphs.side_by_side import SideBySide
     from ..storage.store import Store
 
+QUEUE = 4096
+"""Requests that may wait: here they are all this process's own, as many as its shards have in work at once."""
 SWITCH = 0.0005
 """Seconds after which a thread lets another one have the interpreter: the decoding thread asks for it after each of its
 many small steps, and Python's own 5 ms would have it wait for the items' threads longer than it computes."""
@@ -59,7 +61,8 @@ def _opened(model: str, device: str | None, database: str) -> Workplace:
     chosen = settings()
     store = open_store(database)
     try:
-        engine = load_engine(model, device=device, quantize=chosen.quantize, low_memory=chosen.low_memory)
+        options = {"device": device, "quantize": chosen.quantize, "low_memory": chosen.low_memory, "queue": QUEUE}
+        engine = load_engine(model, **options)
     except BaseException:
         store.close()
         raise

@@ -49,8 +49,8 @@ def generate(
 
 def asked(state: State, options: Context, engine: Engine, keeper: Keeper) -> tuple[Request, int]:
     """What the language model is asked, and how many of the oldest exchanges were left out."""
-    prompt, dropped = prompt_ids(conversation(state, keeper, engine.vocabulary), options, engine)
     wanted = bounds_here(options, engine)
+    prompt, dropped = prompt_ids(conversation(state, keeper, engine.vocabulary), options, wanted, engine)
     return Request(tuple(prompt), state["seed"], wanted, sampling(options, engine.sampling)), dropped
 
 
@@ -111,13 +111,15 @@ def is_forced(wanted: Bounds) -> bool:
     return len(allowed) == 1 and Modality.TEXT not in allowed
 
 
-def prompt_ids(exchanges: Sequence[list[Message]], options: Context, engine: Engine) -> tuple[list[int], int]:
+def prompt_ids(
+    exchanges: Sequence[list[Message]], options: Context, wanted: Bounds, engine: Engine
+) -> tuple[list[int], int]:
     """The prompt, and how many of the oldest exchanges were left out for it to fit.
 
     The blank before a forced medium stands at the prompt's end; its opening marker is then the one legal id.
     Raises ContextFull where the request alone doesn't fit.
     """
-    chosen, wanted, vocabulary = style(options, engine), bounds_here(options, engine), engine.vocabulary
+    chosen, vocabulary = style(options, engine), engine.vocabulary
     lead = dialogue.lead(vocabulary) if is_forced(wanted) else []
     if chosen == BASE:
         [request] = exchanges[-1]

@@ -167,9 +167,11 @@ USUAL = asdict(Context())
 
 def options_state(options: Context) -> dict[str, Any]:
     """`options` as they travel, the usual ones left out."""
-    given = {name: value for name, value in asdict(options).items() if value != USUAL[name]}
+    given = {name: value for name, usual in USUAL.items() if (value := getattr(options, name)) != usual}
     if options.modalities is not None:
         given["modalities"] = list(options.modalities)
+    if options.sampling:
+        given["sampling"] = {kind: dict(settings) for kind, settings in options.sampling.items()}
     return given
 
 

@@ -21,12 +21,12 @@ from anyloom.storage.store import open_store
 pytest.importorskip("prefect")
 CALLER = """
 import json, os, sys, time
-from anyloom.flows import shards
+from anyloom.flows import convert
 from anyloom.flows.convert import run_convert
 from anyloom.storage.jobs import Jobs
 from anyloom.storage.store import Store
 source, out, after = sys.argv[1], sys.argv[2], int(sys.argv[3])
-shards.WAVE, seen = 4, []
+convert.SHORT_WAVE, seen = 4, []
 def counted(method):
     def run(*given):
         told = method(*given)

@@ -17,7 +17,7 @@ from anyloom.flows import quiet, runners, shards
 from anyloom.flows.conversion import TookTooLong, asking
 from anyloom.flows.ledger import Asked
 from anyloom.flows.planning import Order, _pace, wanted
-from anyloom.flows.shards import WAVE, Result, Shard, each, short_of_memory
+from anyloom.flows.shards import SHORT_WAVE, WAVE, Result, Shard, each, short_of_memory
 from anyloom.flows.sources import Source
 from anyloom.nodes.state import Context
 from anyloom.storage.jobs import NewItem
@@ -163,6 +163,26 @@ def test_a_wave_that_is_refused_as_a_whole_fails_item_by_item(store: Store) -> N
     assert {item.reason for item in store.jobs.rows(job)} == {"No.", None}
 
 
+def test_short_replies_go_in_larger_waves_unless_a_clock_runs_for_each() -> None:
+    from anyloom.flows.convert import wave
+
+    def size(to: str, item_timeout: float | None = None) -> int:
+        return wave(Order("in", "out", Asked(to), "pocket", None, "sqlite://", item_timeout=item_timeout))
+
+    assert (size("text"), size("text", 5.0), size("speech")) == (SHORT_WAVE, WAVE, WAVE)
+
+
+def test_a_shard_works_as_many_items_together_as_it_is_told(store: Store) -> None:
+    job, sizes = filled(store, *map(str, range(7))), []
+
+    def work(items: Any) -> Any:
+        sizes.append(len(items))
+        return [Result(None, {})] * len(items)
+
+    assert Shard(job, store, work, wave=3).work("w", 7) == {"done": 7, "failed": 0}
+    assert sorted(sizes) == [1, 3, 3]
+
+
 def test_leases_are_renewed_while_a_wave_takes_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "LEASE", 0.03)
     job = filled(store, "a")
@@ -284,6 +304,17 @@ def test_a_temporary_server_is_not_waited_for_in_vain(tmp_path: Path, monkeypatc
         tmp_path.rmdir()
         with pytest.raises(SettingsError, match="can't be used"):
             server.check_server()
+
+
+def test_only_a_server_that_was_set_up_hears_a_heartbeat() -> None:
+    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+    from anyloom.flows.server import no_heartbeat
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), no_heartbeat():
+        assert get_current_settings().flows.heartbeat_frequency
+    with temporary_settings(restore_defaults=[PREFECT_API_URL]), no_heartbeat():
+        assert get_current_settings().flows.heartbeat_frequency is None
 
 
 def test_the_compose_file_sets_what_the_worker_reads() -> None:
