@@ -65,7 +65,7 @@ def convert_shard(document: dict[str, Any], number: int, size: int, deadline: fl
 
 
 def wave(given: Order) -> int:
-    """Items that a shard works together: more of them where replies are short, unless a clock runs for all of a wave."""
+    """Items that a shard works together: more where replies are short, unless a clock runs for all of a wave."""
     return SHORT_WAVE if given.asked.to == "text" and given.item_timeout is None else WAVE
 
 
