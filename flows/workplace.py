@@ -61,8 +61,7 @@ def _opened(model: str, device: str | None, database: str) -> Workplace:
     chosen = settings()
     store = open_store(database)
     try:
-        options = {"device": device, "quantize": chosen.quantize, "low_memory": chosen.low_memory, "queue": QUEUE}
-        engine = load_engine(model, **options)
+        engine = load_engine(model, device=device, quantize=chosen.quantize, low_memory=chosen.low_memory, queue=QUEUE)
     except BaseException:
         store.close()
         raise
