@@ -58,6 +58,8 @@ class Scheduler:
         self._thread: threading.Thread | None = None
         self._batch: Batch | None = None
         self._closed = False
+        self._left = False
+        """Whether somebody has left since the queue was last swept."""
 
     def generate(
         self, deciders: Sequence[Decider], on_token: OnToken | None, cancelled: Cancelled | None
@@ -74,8 +76,7 @@ class Scheduler:
         try:
             self._attend(jobs, events, on_token, cancelled)
         finally:
-            for job in jobs:
-                job.stream.cancelled = job.stream.cancelled or not job.over
+            self._cancel(jobs)
         for job in jobs:
             if error := job.error or job.stream.error:
                 raise error
@@ -144,8 +145,13 @@ class Scheduler:
             elif event and on_token is not None:
                 on_token(*event)
             if cancelled is not None and cancelled():
-                for job in jobs:
-                    job.stream.cancelled = job.stream.cancelled or not job.over
+                self._cancel(jobs)
+
+    def _cancel(self, jobs: Sequence[Job]) -> None:
+        """Whatever is not over is not wanted any more."""
+        for job in jobs:
+            if not job.over:
+                job.stream.cancelled = self._left = True
 
     def _run(self) -> None:
         """The decoding thread: one round after another while there is work, asleep while there is none."""
@@ -180,6 +186,9 @@ class Scheduler:
 
     def _sweep(self) -> None:
         """Let go of requests that were cancelled while they waited."""
+        if not self._left:
+            return  # looking at a long queue before every step would take as long as drawing
+        self._left = False
         with self._changed:
             gone = [job for job in self._waiting if job.stream.done]
             self._waiting = deque(job for job in self._waiting if not job.stream.done)
@@ -240,7 +249,7 @@ class Scheduler:
             self._running, self._prefilling = [], None
             self._waiting.clear()
         for job in jobs:
-            job.stream.cancelled = True
+            job.stream.cancelled = self._left = True
             _end(job)
 
 

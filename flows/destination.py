@@ -25,6 +25,7 @@ SUFFIXES = {
     "audio/x-wav": ".wav",
 }
 MANIFEST = "manifest.jsonl"
+SPELLED = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 Document = dict[str, Any]
 
 
@@ -52,7 +53,7 @@ class Destination:
 
     def put_lines(self, name: str, rows: Iterable[Document]) -> None:
         """Write `rows` as JSON, one a line."""
-        lines = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
+        lines = "".join(SPELLED(row) + "\n" for row in rows)
         # A file's name may hold bytes that are not UTF-8; spelled this way they are JSON's escapes, and come back.
         self.put(name, lines.encode(errors="backslashreplace"))
 
@@ -104,7 +105,7 @@ def _parquet(rows: Sequence[Document]) -> bytes | None:
         return None
     # Columns of many shapes (files, metadata) travel as JSON text: one schema for every job.
     nested = ("inputs", "input_hashes", "outputs", "media", "metadata")
-    flat = [{**row, **{name: printable(json.dumps(row[name], ensure_ascii=False)) for name in nested}} for row in rows]
+    flat = [{**row, **{name: printable(SPELLED(row[name])) for name in nested}} for row in rows]
     for row in flat:
         row["input_text"] = printable(row["input_text"])
     text = pyarrow.string()

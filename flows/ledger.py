@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..anygpt_model.errors import InputError
@@ -18,6 +18,9 @@ from ..storage.jobs import NewItem
 from .sources import Input, Source, printable
 
 MAX_TEXT = 1_000_000
+FIELDS = tuple(each.name for each in fields(Input))
+SPELLED = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+"""The JSON that keys are made of; an encoder made once, as every item needs two."""
 Document = dict[str, Any]
 
 
@@ -35,7 +38,8 @@ class Asked:
 
 def row(item: Input, source: Source, asked: Asked, model: Mapping[str, str]) -> NewItem:
     """The ledger's row of an input. A file that can't be read gets its row all the same, to be told as failed."""
-    document = {**asdict(item), "media": [list(entry) for entry in item.media], "metadata": dict(item.metadata)}
+    said = {name: getattr(item, name) for name in FIELDS}
+    document = {**said, "media": [list(entry) for entry in item.media], "metadata": dict(item.metadata)}
     wanted = _wanted(item, asked)
     content = _content(item, source)
     wanted["seed"] = item.seed if item.seed is not None else _seed(asked.seed, content)
@@ -45,8 +49,7 @@ def row(item: Input, source: Source, asked: Asked, model: Mapping[str, str]) -> 
 
 def digest(document: Any) -> str:
     """sha256 of a JSON document, its keys in order."""
-    spelled = json.dumps(document, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(spelled.encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256(SPELLED(document).encode(errors="surrogatepass")).hexdigest()
 
 
 def request_text(source: Source, document: Document) -> str:

@@ -120,9 +120,8 @@ def _taken_in(store: Store, job: Job, items: Sequence[NewItem], terms: Terms) ->
     if terms.retry_failed:
         store.jobs.retry_failed(job)
     names = {item.name for item in items}
-    for item in list(all_items(store, job)):
-        if item.state == "pending" and item.name not in names:
-            store.jobs.fail(item, "The input is no longer in the source; put it back and retry what failed.")
+    for item in store.jobs.pending_beside(job, names):
+        store.jobs.fail(item, "The input is no longer in the source; put it back and retry what failed.")
     return store.jobs.counts(job)["pending"]
 
 

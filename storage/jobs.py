@@ -16,7 +16,7 @@ between `record` and `done` leaves a turn that the next one gets back instead of
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -223,6 +223,17 @@ class Jobs:
             wanted = wanted.where(ItemRow.state == state)
         with self._database.reading() as connection:
             return [_item(row) for row in connection.execute(wanted.order_by(ItemRow.number).limit(limit))]
+
+    def pending_beside(self, job: Job, names: Container[str]) -> list[Item]:
+        """The pending items of a job whose names are not among `names`. Looks at no more of the others than that."""
+        pending = select(ItemRow.number, ItemRow.name).where(ItemRow.job == job.number, ItemRow.state == "pending")
+        with self._database.reading() as connection:
+            numbers = [row[0] for row in connection.execute(pending.order_by(ItemRow.number)) if row[1] not in names]
+            found: list[Item] = []
+            for start in range(0, len(numbers), BATCH):
+                wanted = _items().where(ItemRow.number.in_(numbers[start : start + BATCH])).order_by(ItemRow.number)
+                found += [_item(row) for row in connection.execute(wanted)]
+            return found
 
 
 def _job(row: Any) -> Job:

@@ -13,7 +13,9 @@ import pytest
 
 from anyloom.anygpt_model.engine import load_engine
 from anyloom.anygpt_model.errors import AnyloomError, Busy, ContextFull, InputError, ReplayError
+from anyloom.anygpt_model.generation import Decider
 from anyloom.anygpt_model.language_model import LanguageModel, Recorded
+from anyloom.anygpt_model.scheduler import Scheduler
 from anyloom.anygpt_model.values import Bounds, Generation, Modality, Request
 from anyloom.anygpt_model.verification import Verifying
 
@@ -133,6 +135,20 @@ def test_the_queue_is_bounded(llm_folder: Any) -> None:
         with pytest.raises(Busy, match=r"5 request\(s\) came while 0 wait and 4 may"):
             engine.generate([ask(n) for n in range(5)])
         assert len(engine.generate([ask(n) for n in range(4)])) == 4
+
+
+def test_whoever_leaves_the_queue_does_not_wait_for_a_row(llm_engine: Any) -> None:
+    class Full:
+        full = True
+        remove = staticmethod(lambda finished: None)
+
+    scheduler = Scheduler(lambda: Full(), 4)  # type: ignore[arg-type,return-value]
+    live = llm_engine.language_model
+    deciders = [Decider(ask(n), live.grammar, live.context_length) for n in range(2)]
+    made = scheduler.generate(deciders, None, lambda: True)
+    assert [(each.finish, each.ids) for each in made] == [("cancelled", ())] * 2
+    assert scheduler.load == (0, 0)
+    scheduler.close()
 
 
 def test_more_requests_than_rows_are_all_served_alike(llm_folder: Any) -> None:

@@ -98,6 +98,17 @@ def test_a_lapsed_lease_and_a_release_give_items_back(store: Store, job: Job) ->
     assert [item.name for item in store.jobs.claim(job, "next", 3)] == ["row 001"]
 
 
+def test_pending_items_that_nobody_names_are_found(store: Store, job: Job) -> None:
+    store.jobs.add(job, _items(4))
+    store.jobs.done(store.jobs.claim(job, "w", 1)[0], None, {})
+    found = store.jobs.pending_beside(job, {"row 001", "row 009"})
+    assert [(item.name, item.key, item.state) for item in found] == [
+        ("row 002", "k2", "pending"),
+        ("row 003", "k3", "pending"),
+    ]
+    assert store.jobs.pending_beside(job, {f"row {n:03d}" for n in range(4)}) == []
+
+
 def test_rows_come_in_pages(store: Store, job: Job) -> None:
     store.jobs.add(job, _items(5))
     pages: list[list[Item]] = []
