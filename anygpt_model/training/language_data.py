@@ -21,7 +21,7 @@ from . import language_mixed as mixed
 from . import language_texts as texts
 from .language_media import Codes, Media, Row, code_part, read_media, read_views, text_part
 from .sentences import held_out, qa_pairs, train_pairs
-from .speech_data import DEFAULT_VOICE, TRAIN_VOICES
+from .speech_data import DEFAULT_VOICE, MORE, TRAIN_VOICES
 
 TALK = "text->text"
 SPOKEN = "speech->speech"
@@ -63,6 +63,8 @@ OWN_VIEWS = 0.75
 """Share of pictures shown in the tokenizer's own codes, once it has them; the others come in its teacher's."""
 STRANGE = 0.3
 """Share of what is written down that one of the voices says that only few readings are by."""
+MORE_SPOKEN = 0.4
+"""Share of what is spoken that is a text for that alone; the others are the questions and answers of this world."""
 TELLING = 3
 """Codes at the beginning of a picture that say which thing it is and in which style."""
 PICTURES = 4
@@ -133,13 +135,15 @@ class Chats:
         self._changed = [rows for rows in self._drawn.values() if len(rows) > 1]
         self._read: dict[str, list[Codes]] = {}
         self._voices: dict[tuple[str, float], list[tuple[Row, Codes]]] = {}
-        for row, codes in self.media[Modality.SPEECH].train:
+        self._more = [each for each in self.media[Modality.SPEECH].train if each[0]["group"] == MORE]
+        self._heard = [each for each in self.media[Modality.SPEECH].train if each[0]["group"] != MORE]
+        for row, codes in self._heard:
             self._read.setdefault(row["text"], []).append(codes)
             self._voices.setdefault((row["voice"], row["speed"]), []).append((row, codes))
         # Many voices are listened to, one is spoken with: it says the same words the same way.
         own = self._voices.get((DEFAULT_VOICE, 1.0), [])
         self._said = {row["text"]: codes for row, codes in own}
-        self._strange = [each for each in self.media[Modality.SPEECH].train if each[0]["voice"] not in TRAIN_VOICES]
+        self._strange = [each for each in self._heard if each[0]["voice"] not in TRAIN_VOICES]
         pairs = train_pairs()
         self._spoken = [pair for pair in pairs if pair[0] in self._read and pair[1] in self._said]
         self._voiced = [pair for pair in pairs if pair[1] in self._said]
@@ -153,7 +157,7 @@ class Chats:
             "text->image": self.media[Modality.IMAGE].train,
             "image->text": self.media[Modality.IMAGE].train,
             "text->speech": own,
-            "speech->text": self.media[Modality.SPEECH].train,
+            "speech->text": self._heard,
             "text->music": self.media[Modality.MUSIC].train,
             "music->text": self.media[Modality.MUSIC].train,
             SPOKEN: self._spoken,
@@ -251,7 +255,7 @@ class Chats:
             return [self._speaking()]
         if direction == "speech->text":
             strange = self._strange and self.rng.random() < STRANGE
-            row, _ = heard = self.rng.choice(self._strange if strange else self.media[Modality.SPEECH].train)
+            row, _ = heard = self.rng.choice(self._strange if strange else self._heard)
             return [self._write(*self._continued(heard, self._voices[row["voice"], row["speed"]]))]
         if direction == "text->music":
             return [self._play(*self.rng.choice(self.media[Modality.MUSIC].train))]
@@ -302,7 +306,7 @@ class Chats:
             asked = self.rng.choice(texts.ANSWER_ALOUD).format(x=question)
             spoken = self._part(Modality.SPEECH, self._said[answer])
             return _exchange([text_part(asked)], [text_part(answer), spoken], "text->speech")
-        own = self._voices[DEFAULT_VOICE, 1.0]
+        own = self._more if self._more and self.rng.random() < MORE_SPOKEN else self._voices[DEFAULT_VOICE, 1.0]
         return self._speak(*self._continued(self.rng.choice(own), own))
 
     def _continued(self, first: tuple[Row, Codes], same: list[tuple[Row, Codes]]) -> tuple[Row, Codes]:

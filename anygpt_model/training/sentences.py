@@ -16,6 +16,8 @@ from functools import cache
 HELD_OUT_SHARE = 0.135
 CAPTIONS = 1500
 REQUESTS = 300
+MORE = 6000
+"""Texts that the voice alone reads that is spoken with: from the 2,600 others a model learns to repeat, not to speak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +357,36 @@ def utterances() -> list[Utterance]:
     trained |= {text for text in groups if not known.issuperset(words(text))}
     shuffled = sorted(groups, key=lambda text: order(text, "spoken"))
     return [Utterance(text, "train" if text in trained else "test", groups[text]) for text in shuffled]
+
+
+def _more() -> Iterator[str]:
+    yield from _all_captions()
+    yield from _all_requests()
+    for thing, colour in itertools.product(THINGS, COLOURS):
+        named = f"{article(colour)} {colour} {thing.name}"
+        yield f"Where is the {colour} {thing.name}?"
+        yield f"Is this {named}?"
+        yield f"Do you like the {colour} {thing.name}?"
+        for place in PLACES:
+            if thing.name not in place:
+                yield f"The {colour} {thing.name} is {place}."
+                yield f"I see {named} {place}."
+        if thing.name not in MASS:
+            yield from (f"I see {number} {colour} {plural(thing.name)}." for number in NUMBERS[2:])
+            yield from (f"Here are {number} {colour} {plural(thing.name)}." for number in NUMBERS[2:])
+    for a, b in itertools.permutations(THINGS, 2):
+        yield f"I see {a.named} and {b.named}."
+        yield f"Is it {a.named} or {b.named}?"
+
+
+@cache
+def more() -> list[str]:
+    """A fixed choice of further texts to train on, of words that `utterances` trains, shuffled; none is held out."""
+    spoken = utterances()
+    known = {word for each in spoken if each.split == "train" for word in words(each.text)}
+    taken = {each.text for each in spoken}
+    fresh = {text for text in _more() if text not in taken and not held_out(text) and known.issuperset(words(text))}
+    return sorted(fresh, key=lambda text: order(text, "more"))[:MORE]
 
 
 def sentences() -> list[str]:

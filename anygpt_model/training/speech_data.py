@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from .downloads import debian_package
-from .sentences import utterances
+from .sentences import more, utterances
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ DEFAULT_VOICE = "slt"
 """Whose words the language model learns to say: one voice says the same words the same way."""
 TRAIN_VOICES = (DEFAULT_VOICE, "rms", "awb")
 TEST_VOICE = "kal16"
+MORE = "more"
+"""The group of what the default voice reads beside, for speaking alone."""
 PACE = 1.1
 """How much longer than flite's own a phone takes: a recogniser errs less."""
 SHARD = 200
@@ -64,12 +66,13 @@ class Reading:
 
 
 def plan() -> list[Reading]:
-    """Every reading: each text by the default voice, then by one of the others, and tested ones by the held-out one."""
+    """Every reading: each text by the default voice, then by one of the others, and tested ones by the held-out one;
+    last what the default voice reads beside."""
     texts = utterances()
     first = [Reading(u.text, DEFAULT_VOICE, u.split, u.group) for u in texts]
     others = [Reading(u.text, _other_voice(u.text), u.split, u.group) for u in texts]
     unseen = [Reading(u.text, TEST_VOICE, "test", u.group) for u in texts if u.split == "test"]
-    return [*first, *others, *unseen]
+    return [*first, *others, *unseen, *(Reading(text, DEFAULT_VOICE, "train", MORE) for text in more())]
 
 
 def _other_voice(text: str) -> str:

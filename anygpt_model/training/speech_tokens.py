@@ -1,6 +1,7 @@
 """Every reading as codes: the frozen codec's eight levels, for the language model (level 1) and SoundStorm (all).
 
-Each trained reading comes at its own speed and at another, so that the models after it hear more voices than there are.
+Each trained reading comes at its own speed and at another, so that the models after it hear more voices than there are;
+those for speaking alone come as they are.
 Knows nothing of what the codes are used for.
 """
 
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..codecs.frame_codec import FrameCodec
-from .speech_data import FRAME, as_wave, read_shards
+from .speech_data import FRAME, MORE, as_wave, read_shards
 from .speech_trainer import load_codec, played, whole
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ def write_tokens(work: Path) -> None:
     codes: list[Levels] = []
     for number, (reading, samples) in enumerate(read_shards(work)):
         wave = as_wave(samples)
-        for speed in (1.0, SPEEDS[number % len(SPEEDS)])[: 2 if reading.split == "train" else 1]:
+        twice = reading.split == "train" and reading.group != MORE
+        for speed in (1.0, SPEEDS[number % len(SPEEDS)])[: 2 if twice else 1]:
             codes.append(coded(codec, whole(played(wave, speed))))
             rows.append({**asdict(reading), "speed": speed})
     _write(work / "speech", rows, codes)

@@ -22,6 +22,18 @@ def test_the_world_is_small_and_every_tested_word_is_trained():
     assert len({u.text for u in texts}) == len(texts)
 
 
+def test_what_is_read_beside_holds_no_new_word_and_nothing_held_out():
+    texts, more = sentences.utterances(), sentences.more()
+    trained = {word for u in texts if u.split == "train" for word in sentences.words(u.text)}
+    assert len(set(more)) == len(more) == sentences.MORE
+    assert not any(sentences.held_out(text) for text in more)
+    assert not {u.text for u in texts} & set(more)
+    assert {word for text in more for word in sentences.words(text)} <= trained
+    beside = [r for r in speech_data.plan() if r.group == speech_data.MORE]
+    assert {(r.voice, r.split) for r in beside} == {(speech_data.DEFAULT_VOICE, "train")}
+    assert [r.text for r in beside] == more
+
+
 def test_questions_are_unique_and_their_split_follows_the_hash_of_the_text():
     pairs, trained, tested = sentences.qa_pairs(), sentences.train_pairs(), sentences.test_pairs()
     assert len(pairs) >= 250

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ def test_settings_of_the_machine_reach_the_engine(
     place = workplace(*here)
     assert place.engine.low_memory
     assert workplace(*here) is place
+    assert gc.get_freeze_count() > 0
+    close_workplaces()
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_quantization_that_does_not_exist_is_one_sentence(

@@ -29,11 +29,13 @@ from anyloom.anygpt_model.training.language_tokenizer import added_tokens, train
 from anyloom.anygpt_model.training.language_trainer import LanguageTrainer, Plan, batched, rate, replace_folder
 from anyloom.anygpt_model.training.muon import Muon, orthogonal
 from anyloom.anygpt_model.training.sentences import utterances
+from anyloom.anygpt_model.training.speech_data import MORE
 from anyloom.anygpt_model.values import Modality
 from anyloom.anygpt_model.vocabulary import Vocabulary
 
 CODES = {Modality.IMAGE: 64, Modality.SPEECH: 32, Modality.MUSIC: 4 * 16}
 SPLITS = ("train", "test")
+BESIDE = "Here are two red cats."
 
 
 def picture(concept: str, style: str, split: str) -> dict[str, object]:
@@ -55,6 +57,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split in SPLITS
     ]
     speech = [{"text": u.text, "voice": "slt", "speed": 1.0, "split": u.split, "group": u.group} for u in utterances()]
+    speech += [{"text": BESIDE, "voice": "slt", "speed": 1.0, "split": "train", "group": MORE}]
     rng = np.random.default_rng(0)
     for modality, rows, shape in (("image", pictures, (32,)), ("music", tunes, (4, 20)), ("speech", speech, (12,))):
         folder = root / modality
@@ -165,6 +168,15 @@ def test_lessons_are_short_and_hold_what_tells(chats: Chats) -> None:
     for lesson in (named, heard):
         assert lesson.ids[-1] == chats.vocabulary.id("<eos>")
         assert lesson.counted[-1]
+
+
+def test_what_is_read_beside_is_spoken_and_never_listened_to(chats: Chats) -> None:
+    spoken, heard = (
+        [part.text or "" for _ in range(100) for each in chats._exchanges(direction) for part in getattr(each, side)]
+        for direction, side in (("text->speech", "request"), ("speech->text", "reply"))
+    )
+    assert any(BESIDE in text for text in spoken)
+    assert not any(BESIDE in text for text in heard)
 
 
 def test_a_style_is_changed_and_the_thing_stays(chats: Chats) -> None:
