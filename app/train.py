@@ -28,10 +28,18 @@ SHIPPED = "shipped"
 )
 @click.option("--device", help="cpu, cuda … [default: a GPU if there is one]")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--sizes", type=click.Path(path_type=Path), help="A JSON file of sizes by part [default: the pocket's]")
 @click.option("--model", help="evaluate: a model's name or folder [default: WORK/pocket if it is there, else pocket]")
 @click.option("--limit", type=click.IntRange(min=1), help="evaluate: cases of each direction [default: 100]")
 def train(
-    stage: str, work: Path, minutes: float | None, device: str | None, seed: int, model: str | None, limit: int | None
+    stage: str,
+    work: Path,
+    minutes: float | None,
+    device: str | None,
+    seed: int,
+    sizes: Path | None,
+    model: str | None,
+    limit: int | None,
 ) -> None:
     """Run STAGE of the recipe: data, image, speech, music, language, evaluate, or all.
 
@@ -41,6 +49,10 @@ def train(
     """
     if stage not in (*STAGES, SHIPPED, "all"):
         raise UnknownName(f"There is no stage named {stage!r}; use one of {', '.join(STAGES)}, {SHIPPED}, all.")
+    if sizes is not None:
+        from ..anygpt_model.training.sizes import keep
+
+        keep(work, sizes)
     logging.getLogger("anyloom").setLevel(logging.INFO)
     screen = Screen()
     for name in STAGES if stage == "all" else (stage,):

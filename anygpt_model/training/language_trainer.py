@@ -34,6 +34,7 @@ from .language_network import Shape, TrainingLlama
 from .language_texts import corpus
 from .language_tokenizer import train_pieces, write_tokenizer
 from .muon import Muon
+from .sizes import sized
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class LanguageTrainer:
 
     def __init__(self, work: Path, device: str = "cpu", seed: int = 0, plan: Plan | None = None) -> None:
         self.home = work / "language"
-        self.plan = plan or Plan()
+        self.plan = plan or sized(work, "language", Plan())
         self.vocabulary = tokenizer(work)
         self.chats = Chats(work, self.vocabulary, seed)
         self.rng = np.random.default_rng(seed)

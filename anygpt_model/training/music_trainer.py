@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..codecs.frame_codec import FrameCodec, FrameCodecConfig
 from . import music_data
 from .frame_codec_trainer import Batch, CodecTrainer, CodecTraining, MelLoss
+from .sizes import sized
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,8 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
     """Trains within `minutes` of processor time, writes music/codec, then music/tokens.npz."""
     torch.set_num_threads(1)
     home = music_data.folder(work)
-    trainer = CodecTrainer(replace(CODEC, num_codebooks=LEVELS), CodecTraining(minutes, seed), home / "codec.pt")
+    config = replace(sized(work, "music", CODEC), num_codebooks=LEVELS)
+    trainer = CodecTrainer(config, CodecTraining(minutes, seed), home / "codec.pt")
     trainer.mel = MusicLoss(CODEC.sample_rate)
     codec = trainer.fit(MusicBatches(work, seed))
     widened(codec).save_folder(home / "codec")

@@ -17,7 +17,7 @@ HELD_OUT_SHARE = 0.135
 CAPTIONS = 1500
 REQUESTS = 300
 MORE = 6000
-"""Texts that the voice alone reads that is spoken with: from the 2,600 others a model learns to repeat, not to speak."""
+"""Texts beside, for the voice that is spoken with: from the 2,600 others alone a model learns to repeat them."""
 
 
 @dataclass(frozen=True, slots=True)

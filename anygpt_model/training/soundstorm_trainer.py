@@ -29,6 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..codecs.soundstorm import LevelLogits, SoundStorm, SoundStormConfig
 from ..codecs.speech import Filling, save_storm
 from ..devices import mixed_precision
+from .sizes import sized
 from .speech_data import DEFAULT_VOICE
 from .speech_tokens import Levels, read_tokens
 from .speech_trainer import load_codec
@@ -120,10 +121,12 @@ class Sequences:
 class StormTrainer:
     """SoundStorm in training: `fit` continues where its checkpoint stopped and ends when the budget is used."""
 
-    def __init__(self, vectors: Tensor, minutes: float, seed: int, checkpoint: Path) -> None:
+    def __init__(
+        self, vectors: Tensor, minutes: float, seed: int, checkpoint: Path, config: SoundStormConfig = STORM
+    ) -> None:
         torch.manual_seed(seed)
         self.minutes, self.checkpoint = minutes, checkpoint
-        self.storm = SoundStorm(STORM)
+        self.storm = SoundStorm(config)
         self.tables = TiedTables(vectors, self.storm)
         own = [p for name, p in self.storm.named_parameters() if not _written(name)]
         self.parameters = [*own, *self.tables.parameters()]
@@ -266,10 +269,11 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
     spoken = [(row, codes) for row, codes in read_tokens(work) if row["split"] == "train"]
     readings = [(row, codes) for row, codes in spoken if row["speed"] == 1.0]
     vectors = load_codec(work).codebooks.vectors.clone()
-    trainer = StormTrainer(vectors, minutes, seed, work / "speech" / "soundstorm.pt")
+    config = sized(work, "soundstorm", STORM)
+    trainer = StormTrainer(vectors, minutes, seed, work / "speech" / "soundstorm.pt", config)
     trainer.start_from(readings)
     storm = trainer.fit(Sequences(readings, seed))
-    save_storm(storm, work / "speech" / "soundstorm", asdict(STORM) | asdict(FILLING), default_voice(readings))
+    save_storm(storm, work / "speech" / "soundstorm", asdict(config) | asdict(FILLING), default_voice(readings))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from ..codecs.soundstorm import SoundStorm
 from ..codecs.speech import STORM_WEIGHTS, SpeechCodec, fit
 from ..devices import mixed_precision
 from .frame_codec_trainer import MelLoss
+from .sizes import sized
 from .soundstorm_trainer import FILLING, STORM, VOICE_FRAMES
 from .speech_data import DEFAULT_VOICE, FRAME, SAMPLE_RATE, TRAIN_VOICES, Wave, as_wave, read_shards
 from .speech_tokens import Levels, read_tokens
@@ -48,7 +49,7 @@ Pair = tuple[Levels, Levels, Wave]
 
 def pairs(work: Path, split: str, wanted: dict[str, int], seed: int) -> list[Pair]:
     """Readings of `split` as they are, and as SoundStorm fills them in with another reading as its prompt."""
-    storm = SoundStorm(STORM)
+    storm = SoundStorm(sized(work, "soundstorm", STORM))
     fit(storm, work / "speech" / "soundstorm" / STORM_WEIGHTS)
     codec = SpeechCodec(load_codec(work), storm.eval(), filling=FILLING)
     sounds = {(reading.text, reading.voice): as_wave(samples) for reading, samples in read_shards(work)}

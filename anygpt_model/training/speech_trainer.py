@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..codecs.frame_codec import FrameCodec, FrameCodecConfig
 from .frame_codec_trainer import Batch, CodecTrainer, CodecTraining, Meaning
+from .sizes import sized
 from .speech_data import DEFAULT_VOICE, FRAME, SAMPLE_RATE, STATES, Reading, as_wave, read_labelled, read_shards
 from .speech_teacher import reading_key, taught_features
 
@@ -132,7 +133,7 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
     torch.set_num_threads(1)
     start = load_codec(work) if (work / "speech" / "codec").is_dir() else None
     training = CodecTraining(minutes, seed, meaning=MEANING)
-    trainer = CodecTrainer(CODEC, training, work / "speech" / "codec.pt", start)
+    trainer = CodecTrainer(sized(work, "speech", CODEC), training, work / "speech" / "codec.pt", start)
     codec = trainer.fit(SpeechBatches(work, seed))
     codec.save_folder(work / "speech" / "codec", "ckpt.safetensors")
 
