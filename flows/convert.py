@@ -27,7 +27,7 @@ from .ledger import Asked
 from .planning import Order, leading, order
 from .quiet import sweep
 from .runners import check_database, task_runner
-from .running import SHARD, Terms, dry, open_store, run_job
+from .running import Terms, dry, open_store, run_job
 from .server import check_server, no_heartbeat
 from .shards import SHORT_WAVE, WAVE, Shard
 from .sources import Source
@@ -97,7 +97,7 @@ def convert(
     limit: Annotated[int, Field(ge=0)] | None = None,
     retry_failed: bool = False,
     only_stale: bool = False,
-    shard: Annotated[int, Field(ge=1)] = SHARD,
+    shard: Annotated[int, Field(ge=1)] | None = None,
     item_timeout: Annotated[float, Field(gt=0)] | None = None,
     stop_after: Annotated[float, Field(ge=0)] | None = None,
     max_failed_share: Share = 1.0,
@@ -118,7 +118,7 @@ def convert(
         limit: At most so many items in this run.
         retry_failed: Take failed items again.
         only_stale: Leave new inputs for later; do again what changed, and finish what was begun.
-        shard: Items a task carries.
+        shard: Items a task carries; by default as many as suit their number and the workers.
         item_timeout: Seconds after which an item fails.
         stop_after: Seconds after which no item is begun; the next run goes on.
         max_failed_share: The run fails if more than this share of its items did.
@@ -161,7 +161,7 @@ def run_convert(
     dry_run: bool = False,
     retry_failed: bool = False,
     only_stale: bool = False,
-    shard: int = SHARD,
+    shard: int | None = None,
     item_timeout: float | None = None,
     stop_after: float | None = None,
     max_failed_share: float = 1.0,

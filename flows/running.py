@@ -21,6 +21,7 @@ from ..storage.jobs import Job, NewItem
 from .artifacts import show_progress, show_summary
 from .destination import Destination, manifest_rows
 from .planning import Order, all_items, estimate, known, planned, rows, wanted
+from .runners import runner_settings
 from .watching import Answer, watcher
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHARD = 128
-"""Items a task carries: Prefect spends as long on a task as the engine on a few short replies."""
+FEWEST, MOST = 128, 512
+"""Items a task carries, unless said: Prefect spends as long on a task as the engine on twenty short replies, but every
+worker is to get several."""
 LOOK = 0.5
 """Seconds between two looks at how far the shards are."""
 ROUNDS = 3
@@ -45,7 +47,7 @@ class Terms:
     limit: int | None = None
     retry_failed: bool = False
     only_stale: bool = False
-    shard: int = SHARD
+    shard: int | None = None
     stop_after: float | None = None
 
     def __post_init__(self) -> None:
@@ -84,6 +86,11 @@ def run_job(given: Order, terms: Terms, submit: Submit) -> tuple[Answer, list[di
     }
     log.info("%s: %d done, %d failed, %d left", given.job, done, failed, answer["left"], extra=answer)
     return answer, told
+
+
+def shard_size(items: int, workers: int) -> int:
+    """Items a task carries where nothing is said."""
+    return max(FEWEST, min(MOST, math.ceil(items / (2 * workers))))
 
 
 def dry(given: Order, terms: Terms) -> Answer:
@@ -137,7 +144,8 @@ def _rounds(given: Order, store: Store, job: Job, total: int, terms: Terms, subm
     done = failed = 0
     for _ in range(ROUNDS):
         left = total - done - failed
-        sizes = [min(terms.shard, left - start) for start in range(0, left, terms.shard)]
+        most = terms.shard or shard_size(left, runner_settings().workers)
+        sizes = [min(most, left - start) for start in range(0, left, most)]
         futures = [submit(given.document(), number, size, deadline) for number, size in enumerate(sizes, 1)]
         error = _watched(futures, lambda: moved(*_since(store, job, before)))
         store.jobs.release(job)

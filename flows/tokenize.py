@@ -28,7 +28,7 @@ from .destination import Destination
 from .ledger import Asked
 from .planning import Order, leading, order
 from .runners import check_database, task_runner
-from .running import SHARD, Terms, dry, open_store, run_job
+from .running import Terms, dry, open_store, run_job
 from .shards import Result, Shard, each
 from .sources import Source
 from .watching import Answer
@@ -95,7 +95,7 @@ def tokenize(
     limit: Annotated[int, Field(ge=0)] | None = None,
     retry_failed: bool = False,
     only_stale: bool = False,
-    shard: Annotated[int, Field(ge=1)] = SHARD,
+    shard: Annotated[int, Field(ge=1)] | None = None,
     stop_after: Annotated[float, Field(ge=0)] | None = None,
     rows: Annotated[int, Field(ge=1)] = 1000,
     max_failed_share: Share = 1.0,
@@ -110,7 +110,7 @@ def tokenize(
         limit: At most so many items in this run.
         retry_failed: Take failed items again.
         only_stale: Leave new inputs for later.
-        shard: Items a task carries.
+        shard: Items a task carries; by default as many as suit their number and the workers.
         stop_after: Seconds after which no item is begun.
         rows: Media a file of codes holds.
         max_failed_share: The run fails if more than this share of its items did.

@@ -172,6 +172,13 @@ def test_short_replies_go_in_larger_waves_unless_a_clock_runs_for_each() -> None
     assert (size("text"), size("text", 5.0), size("speech")) == (SHORT_WAVE, WAVE, WAVE)
 
 
+def test_tasks_are_few_and_every_worker_gets_several() -> None:
+    from anyloom.flows.running import shard_size
+
+    assert [shard_size(items, 2) for items in (5, 500, 1200, 10_000)] == [128, 128, 300, 512]
+    assert shard_size(10_000, 16) == 313
+
+
 def test_a_shard_works_as_many_items_together_as_it_is_told(store: Store) -> None:
     job, sizes = filled(store, *map(str, range(7))), []
 
