@@ -249,7 +249,7 @@ class Scheduler:
             self._running, self._prefilling = [], None
             self._waiting.clear()
         for job in jobs:
-            job.stream.cancelled = self._left = True
+            job.stream.cancelled = True
             _end(job)
 
 

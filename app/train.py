@@ -49,6 +49,7 @@ def train(
     """
     if stage not in (*STAGES, SHIPPED, "all"):
         raise UnknownName(f"There is no stage named {stage!r}; use one of {', '.join(STAGES)}, {SHIPPED}, all.")
+    _make(work)
     if sizes is not None:
         from ..anygpt_model.training.sizes import keep
 
@@ -63,6 +64,13 @@ def train(
             raise SettingsError(
                 f"The stage {name} needs {error.name}, which is not installed; run: pip install 'anyloom[train]'."
             ) from None
+
+
+def _make(work: Path) -> None:
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"The folder {work} can't be made ({error.strerror}); choose another --work.") from None
 
 
 def _run(

@@ -211,7 +211,9 @@ def teach(work: Path, seed: int = 0) -> Teaching:
         if found.pop("about") == about:
             return Teaching(**found)
     teaching = taught(pictures, rows, seed)
-    torch.save({"about": about, **{each.name: getattr(teaching, each.name) for each in fields(teaching)}}, kept)
+    fresh = kept.with_suffix(".part")
+    torch.save({"about": about, **{each.name: getattr(teaching, each.name) for each in fields(teaching)}}, fresh)
+    fresh.replace(kept)
     return teaching
 
 

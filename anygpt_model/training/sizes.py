@@ -42,8 +42,10 @@ def sized(work: Path, part: str, usual: Sized) -> Sized:
 
 
 def keep(work: Path, given: Path) -> None:
-    """Take the file `given` for the work folder. Raises InputError for what it can't mean, or where training of a part
-    has begun with other sizes."""
+    """Take the file `given` for the work folder, which is there.
+
+    Raises InputError for what it can't mean, or where training of a part has begun with other sizes.
+    """
     wanted, path = read(given), work / KEPT
     before = read(path) if path.exists() else {}
     for part, marks in BEGUN.items():
@@ -51,7 +53,6 @@ def keep(work: Path, given: Path) -> None:
             raise InputError(
                 f"{given.name} says other sizes of {part} than {work} was begun with; give another --work."
             )
-    work.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(wanted, indent=2) + "\n", "utf-8")
 
 

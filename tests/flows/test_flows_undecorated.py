@@ -324,6 +324,17 @@ def test_only_a_server_that_was_set_up_hears_a_heartbeat() -> None:
         assert get_current_settings().flows.heartbeat_frequency is None
 
 
+def test_a_run_here_and_now_has_no_heartbeat() -> None:
+    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+    from anyloom.flows.convert import TooManyFailed, begun
+
+    beats: list[Any] = []
+    with temporary_settings(restore_defaults=[PREFECT_API_URL]):
+        begun(lambda: beats.append(get_current_settings().flows.heartbeat_frequency), {}, True, (), TooManyFailed)
+    assert beats == [None]
+
+
 def test_the_compose_file_sets_what_the_worker_reads() -> None:
     yaml = pytest.importorskip("yaml")
     told = yaml.safe_load((ROOT / "compose.yaml").read_text())

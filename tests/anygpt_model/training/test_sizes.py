@@ -24,6 +24,7 @@ def written(path: Path, given: Any) -> Path:
 
 def test_what_the_file_says_is_taken_and_the_rest_stays(tmp_path: Path) -> None:
     work = tmp_path / "work"
+    work.mkdir()
     given = {"language": {"hidden": 128, "layers": 2}, "soundstorm": {"dim": 64}}
     sizes.keep(work, written(tmp_path / "mine.json", given))
     assert sizes.sized(work, "language", Plan()) == replace(Plan(), hidden=128, layers=2)
@@ -37,6 +38,7 @@ def test_every_size_is_one_of_its_trainers(tmp_path: Path) -> None:
     for part, usual in (("language", Plan()), ("speech", CODEC), ("soundstorm", STORM), ("music", CODEC)):
         for name, step in sizes.SIZES[part].items():
             work = tmp_path / f"{part}-{name}"
+            work.mkdir()
             sizes.keep(work, written(tmp_path / "one.json", {part: {name: 2 * step}}))
             assert getattr(sizes.sized(work, part, usual), name) == 2 * step
 
@@ -60,7 +62,7 @@ def test_what_no_size_can_be_is_one_sentence(
     work = tmp_path / "work"
     assert run(["train", "language", "--work", str(work), "--sizes", str(path)]) == 2
     assert said in capsys.readouterr().err
-    assert not work.exists()
+    assert not (work / "sizes.json").exists()
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,8 +70,18 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest
     assert "none.json can't be read as JSON" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("work", ["taken", "taken/inside"])
+def test_a_work_folder_that_cannot_be_is_one_sentence(
+    work: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    assert run(["train", "language", "--work", str(tmp_path / work)]) == 2
+    assert "can't be made" in capsys.readouterr().err
+
+
 def test_other_sizes_than_it_was_begun_with_are_refused(tmp_path: Path) -> None:
     work = tmp_path / "work"
+    work.mkdir()
     small = written(tmp_path / "small.json", {"language": {"layers": 2}})
     large = written(tmp_path / "large.json", {"language": {"layers": 8}})
     sizes.keep(work, small)
