@@ -1,6 +1,7 @@
 """The picture codec: SEED's codes in, unCLIP's picture out, behind the protocol of all codecs.
 
-A picture is squeezed to the tokenizer's square whatever its shape, as the original does. Knows no image file.
+A picture is squeezed to the tokenizer's square whatever its shape, as the original does. The pocket's is taken apart
+first, if it shows a scene (gaze.py). Knows no image file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from .gaze import look
 from .protocol import Array, Codes
 from .seed import MEAN, STD, SeedTokenizer, load_seed
 from .unclip import ImageSynthesis
@@ -53,9 +55,22 @@ class ImageCodec:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
             came = f"{array.dtype} {list(array.shape)}"
             raise InputError(f"{came} came, a picture is uint8 [height, width, 3]; convert it to RGB first.")
+        scene = self.tokenizer.config.scene
+        if not scene:
+            return self._encoded(self.pixels(array))
+        slot, grounds, layouts = scene
+        seen = look(array.astype(np.uint8, copy=False))
+        codes = self._encoded(torch.cat([self.pixels(glance) for glance in seen.glances]))
+        whole = codes[:1].copy()
+        whole[0, slot : slot + 2] = grounds + seen.ground, layouts + seen.layout
+        if len(codes) > 1:
+            whole[0, slot + 2 : slot + 4] = codes[1, :2]
+        return whole
+
+    def _encoded(self, pixels: Tensor) -> Codes:
         weights = self.tokenizer.query_tokens
-        pixels = self.pixels(array).to(weights.device, weights.dtype)
-        return self.tokenizer.encode(pixels).cpu().numpy()
+        codes: Codes = self.tokenizer.encode(pixels.to(weights.device, weights.dtype)).cpu().numpy()
+        return codes
 
     def pixels(self, array: Array) -> Tensor:
         """What the tokenizer sees of a picture: float32 [1, 3, S, S], resized by PIL's bicubic and normalised."""

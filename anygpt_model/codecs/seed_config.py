@@ -12,9 +12,10 @@ from typing import Any
 class SeedConfig:
     """The numbers of a SEED-2 tokenizer; the defaults are the published ones.
 
-    stem: widths of the convolutions before the patches, which then lie on their output (stem.py); prototypes: how many
-    known things a picture is compared with, and how many numbers they read and tell (prototypes.py). The published
-    tokenizer has neither.
+    stem: widths of the convolutions before the patches, which then lie on their output (stem.py). prototypes: how many
+    known things a picture is compared with, and how many numbers they read and tell (prototypes.py). scene: the place
+    of the code for the ground, after which those for the layout and for the second thing stand, and the first code for
+    grounds and the first for layouts (gaze.py). The published tokenizer has none of these.
     training_parts: whether to build also what only the original training used.
     """
 
@@ -39,6 +40,7 @@ class SeedConfig:
     image_features_dim: int = 1024
     stem: tuple[int, ...] = ()
     prototypes: tuple[int, ...] = ()
+    scene: tuple[int, ...] = ()
     training_parts: bool = False
 
     @classmethod

@@ -2,7 +2,8 @@
 
 A small denoiser can't compose. So a model folder may hold a memory of the pictures it was trained on (`unclip/
 start.safetensors`): what the embedding is nearest to is recalled, blended where nothing is quite near, and what the
-embedding says about differences is added linearly. Published models have none. Knows no codes and no denoiser.
+embedding says about differences is added linearly. Of a scene, each thing is recalled by itself and put where the
+embedding says (scene.py). Published models have none. Knows no codes and no denoiser.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .scene import LAYOUTS, composed
+
 START = "start.safetensors"
 """Name of the file in the pipeline's folder."""
 RECALLED = 16
 """How many of the nearest pictures are blended at most."""
+NOTHING, CHOSEN = 0.1, 0.5
+"""Below these a second thing's numbers are none, and no layout but the whole is meant."""
 
 
 class Start:
@@ -24,15 +29,32 @@ class Start:
     weight [D, F], bias [D]: the linear part. keys [N, R], key_bias [N], values int8 [N, D], scales [D]: the memory,
     read by the embedding's first R numbers; absent where there is none. basis [K, C * p * p], middle [C * p * p]: the
     guess is [patches, K], of patches of p x p latents, row by row; absent where the guess is the latents.
+    scene int64 [4]: where in the embedding the ground's three numbers, the layout's and the second thing's begin, and
+    how many these are, as many as the first thing's, with which the embedding begins. Then a thing is recalled with one
+    channel more, what it covers; white [C] and tones [C, 3] tell the ground's latents. Absent where there are no
+    scenes.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = {name: each if each.dtype == torch.int8 else each.float() for name, each in tensors.items()}
+        exact = (torch.int8, torch.int64)
+        self.tensors = {name: each if each.dtype in exact else each.float() for name, each in tensors.items()}
 
     def guess(self, embedding: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Latents of `shape` [1, C, h, w] for an embedding [F]."""
-        part = self.tensors
         told = embedding.float().cpu()
+        if "scene" not in self.tensors:
+            return self._thing(told, shape)
+        ground, layout, second, width = self.tensors["scene"].tolist()
+        style, tone, chosen, other = told[width:ground], told[ground:layout], told[layout:second], told[second:]
+        first, other = told, torch.cat([other[:width], style, torch.zeros_like(told[ground:])])
+        known = [first, other] if other[:width].norm() > NOTHING else [first]
+        things = [self._thing(each, (1, shape[1] + 1, *shape[2:]))[0] for each in known]
+        place = LAYOUTS[1 + int(chosen.argmax()) if chosen.max() > CHOSEN else 0]
+        white = self.tensors["white"]
+        return composed(things, place, white, white + self.tensors["tones"] @ tone)[None]
+
+    def _thing(self, told: Tensor, shape: tuple[int, ...]) -> Tensor:
+        part = self.tensors
         found = part["weight"] @ told + part["bias"]
         if "keys" in part:
             found = found + self._recalled(told)

@@ -19,6 +19,7 @@ from . import samples
 from .asking import Asker
 from .directions.direction import Case, Direction, Made, Measure, digest
 from .directions.pictures import ImageToText, PictureWorld, Restyled, TextToImage
+from .directions.scenes import SceneChanged, SceneToText, SceneWorld, TextToScene
 from .directions.sounds import CodecAlone, RealRecordings, SpeechToText, SpokenAnswer, SpokenWorld, TextToSpeech
 from .directions.tunes import MusicToText, MusicWorld, TextToMusic
 from .directions.voices import PromptedVoice
@@ -38,9 +39,12 @@ Progress = Callable[[str, int, int], None]
 
 
 def pictures(work: Path) -> list[Direction]:
-    """Text to image and back."""
+    """Text to image and back; single things, then scenes."""
     world = PictureWorld(work)
-    return [TextToImage(world), TextToImage(world, "concept"), Restyled(world), ImageToText(world)]
+    composed = SceneWorld(world)
+    unseen = TextToImage(world, "concept")
+    scenes: list[Direction] = [TextToScene(composed), SceneChanged(composed), SceneToText(composed)]
+    return [TextToImage(world), unseen, Restyled(world), ImageToText(world), *scenes]
 
 
 def speech(work: Path) -> list[Direction]:

@@ -23,6 +23,8 @@ LINEAR = 12.0
 """Where SiLU is its argument, to 1e-4 for arguments within 2 of this."""
 CENTRE, SCALE = 0.6, 1.25
 """Latents have about mean 0 and deviation 1 after adding CENTRE and multiplying by SCALE."""
+WHITE = SCALE * CENTRE
+"""White as a scaled latent; a tone is 2 * SCALE times what it lacks in 0..1 darker."""
 
 
 def autoencoder() -> AutoencoderKL:
@@ -87,8 +89,13 @@ def leave(norm: nn.GroupNorm, conv: nn.Conv2d, bias: float) -> None:
 
 def halved(pictures: NDArray[np.uint8]) -> Tensor:
     """The scaled latents [N, 3, SIZE / 2, SIZE / 2] that pictures [N, H, W, 3] have at SIZE pixels a side."""
+    return SCALE * (2 * at_half(pictures) - 2 + CENTRE)
+
+
+def at_half(pictures: NDArray[np.uint8]) -> Tensor:
+    """Pictures [N, H, W, C] as latents lie, in 0..1: [N, C, SIZE / 2, SIZE / 2]."""
     parts = []
     for part in np.array_split(pictures, max(1, len(pictures) // 256)):
         flat = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
         parts.append(F.interpolate(flat, (SIZE // 2, SIZE // 2), mode="bicubic", antialias=True).clamp(0, 1))
-    return SCALE * (2 * torch.cat(parts) - 2 + CENTRE)
+    return torch.cat(parts)

@@ -1,9 +1,9 @@
 """The memory that the pocket draws from: the pictures it may know, small and by heart, as `unclip/start.safetensors`.
 
 Minutes don't teach a network to compose a picture, so it isn't asked to: each training picture is kept as numbers (of
-every patch its principal components, in eight bits), found by its codes. A thing that is known in other styles only is
-a blend of these; nothing that is held out is kept. What codes say about differences is added by a linear map. Knows no
-denoiser.
+every patch its principal components, in eight bits), found by its codes, with what it covers of a ground. A thing that
+is known in other styles only is a blend of these; nothing that is held out is kept. What codes say about differences is
+added by a linear map. Knows no denoiser.
 """
 
 from __future__ import annotations
@@ -13,9 +13,21 @@ from torch import Tensor
 
 from ..codecs.start import patched
 from .image_data import STYLES
-from .image_teacher import CODED_LOOKS, FEATURES, LIKENESS, MEANING, Teaching
+from .image_latents import SCALE, WHITE
+from .image_teacher import (
+    CODED_LOOKS,
+    FEATURES,
+    GROUND,
+    LAYOUT,
+    LIKENESS,
+    MEANING,
+    SECOND,
+    THING,
+    Teaching,
+    numbers_before,
+)
 
-PATCH, KEPT = 8, 32
+PATCH, KEPT = 8, 36
 """Latents a side of a patch, and how many components of it are kept."""
 SURE = 750.0
 """How sharply the right picture is chosen: likeness falls with exp(-SURE / 2) for a squared distance of codes."""
@@ -45,14 +57,15 @@ def principal(patches: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def remembered(teaching: Teaching, latents: Tensor, looks: Tensor) -> dict[str, Tensor]:
-    """The memory of the training pictures' latents [n, C, h, w], and what their looks [n, CODED_LOOKS] tell of them."""
+    """The memory of the training pictures' latents and covers [n, C + 1, h, w], and what their looks [n, CODED_LOOKS]
+    tell of them."""
     patches = patched(latents, PATCH)
     basis, middle = principal(patches.flatten(0, 1))
     kept = ((patches - middle) @ basis.T).flatten(1)
     scales = kept.abs().amax(0).clamp(min=1e-6) / 127
     square = looks.T @ looks + RIDGE * len(looks) * torch.eye(CODED_LOOKS)
     weight = torch.zeros(kept.shape[1], FEATURES)
-    weight[:, READ:] = STRENGTH * torch.linalg.solve(square, looks.T @ (kept - kept.mean(0))).T
+    weight[:, FEATURES - CODED_LOOKS :] = STRENGTH * torch.linalg.solve(square, looks.T @ (kept - kept.mean(0))).T
     keys, key_bias = keys_of(teaching)
     return {
         "weight": weight.half(),
@@ -63,4 +76,7 @@ def remembered(teaching: Teaching, latents: Tensor, looks: Tensor) -> dict[str, 
         "scales": scales,
         "basis": basis.half(),
         "middle": middle,
+        "scene": torch.tensor([*map(numbers_before, (GROUND, LAYOUT, SECOND)), THING * MEANING]),
+        "white": torch.full((latents.shape[1] - 1,), WHITE),
+        "tones": 2 * SCALE * torch.eye(latents.shape[1] - 1),
     }

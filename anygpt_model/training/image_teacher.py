@@ -1,10 +1,11 @@
 """The teacher of the pocket's image tokenizer, in closed form, where the published one had CLIP.
 
 Of 32 codes the first two say which thing a picture shows: its family (clusters of latent semantic coordinates of tags,
-label and kind) and its place in the family, so that no two known things share both. The third is the style. The other
-29 tell, from coarse to fine, how the picture differs from what is known by heart of that thing in that style
-(principal components of 24 x 24 pixels). Whoever draws from words can't know how one picture looks, so these codes say
-"no difference" then: all that a language model has to learn is which thing has which two codes.
+label and kind) and its place in the family, so that no two known things share both. The third is the style. Four make
+a scene of it: the ground's colour, the layout, and the two codes of a second thing. The other 25 tell, from coarse to
+fine, how the picture differs from what is known by heart of that thing in that style (principal components of 24 x 24
+pixels). Whoever draws from words can't know how one picture looks, so these codes say "no difference" then: all that a
+language model has to learn is which thing has which two codes, and which words make which scene.
 
 Everything is fitted on pictures that may be trained on. Knows no network.
 """
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ..codecs.scene import GROUNDS, LAYOUTS
 from .image_data import STYLES, load
 from .image_loop import command
 from .image_meaning import clustered, meanings, named
@@ -52,11 +54,17 @@ class Kind:
 
 
 FAMILY, MEMBER, STYLE = Kind(1, MEANING, 224, 26), Kind(1, MEANING, 64, 27), Kind(1, len(STYLES), len(STYLES), 28)
-LOOKS = (Kind(9, 2, 244, 29), Kind(10, 4, 244, 30), Kind(10, 6, 244, 31))
-KINDS = (FAMILY, MEMBER, STYLE, *LOOKS)
+GROUND, LAYOUT = Kind(1, 3, len(GROUNDS), 24), Kind(1, len(LAYOUTS) - 1, len(LAYOUTS), 25)
+SECOND = Kind(2, MEANING, 0, LAYOUT.mark)
+"""Of the second thing, in the first's codes; where there is none, the layout's first code, whose vector is zero."""
+SCENE = (GROUND, LAYOUT, SECOND)
+LOOKS = (Kind(9, 2, 238, 29), Kind(10, 4, 238, 30), Kind(6, 6, 238, 31))
+KINDS = (FAMILY, MEMBER, STYLE, *SCENE, *LOOKS)
 CODED_LOOKS = sum(kind.groups * kind.width for kind in LOOKS)
 THING = FAMILY.groups + MEMBER.groups
 """Codes that say which thing it is; the style's follows."""
+TELLING = THING + STYLE.groups + sum(kind.groups for kind in SCENE)
+"""Codes before those of looks: which thing it is, in which style, and the scene."""
 FEATURES = sum(kind.groups * kind.width for kind in KINDS)
 """Numbers of an image embedding: what the codes' vectors hold, one after another."""
 
@@ -183,18 +191,39 @@ def thing_codes(centres: Tensor, kind: Kind) -> Tensor:
     return placed(points / points.std(), kind)
 
 
-def first_of_kind(number: int) -> int:
-    """The first code of the kind with this number in KINDS."""
-    return sum(kind.codes for kind in KINDS[:number])
+def scene_codes() -> list[Tensor]:
+    """The codes' vectors of GROUND and LAYOUT. White and the whole are zero, so that they are what is not told."""
+    tones = torch.tensor(list(GROUNDS.values())) / 255.0
+    layouts = F.pad(torch.eye(len(LAYOUTS) - 1), (0, 0, 1, 0))
+    return [placed(tones - tones[0], GROUND), placed(layouts, LAYOUT)]
+
+
+def first_of_kind(kind: Kind) -> int:
+    """The first code of a kind."""
+    return sum(each.codes for each in KINDS[: KINDS.index(kind)])
+
+
+def numbers_before(kind: Kind) -> int:
+    """Where in an image embedding the numbers of a kind begin."""
+    return sum(each.groups * each.width for each in KINDS[: KINDS.index(kind)])
 
 
 def drawing_codes(codes: Tensor, style: Tensor) -> Tensor:
-    """Codes [N, 32] to draw with, of a thing's codes [N, THING] and styles [N]: no difference from what is known."""
-    still = [first_of_kind(3 + number) for number, kind in enumerate(LOOKS) for _ in range(kind.groups)]
-    return torch.cat(
-        [codes, first_of_kind(2) + style[:, None], torch.tensor(still).expand(len(codes), -1)],
-        dim=1,
-    )
+    """Codes [N, 32] to draw with, of a thing's codes [N, THING] and styles [N]: alone on white, and no difference from
+    what is known."""
+    nothing = first_of_kind(LAYOUT)
+    still = [first_of_kind(kind) for kind in LOOKS for _ in range(kind.groups)]
+    rest = torch.tensor([first_of_kind(GROUND), nothing, *[nothing] * SECOND.groups, *still])
+    return torch.cat([codes, first_of_kind(STYLE) + style[:, None], rest.expand(len(codes), -1)], dim=1)
+
+
+def scene_of(codes: Tensor, ground: int, layout: int, second: Tensor | None = None) -> Tensor:
+    """Codes [32] of a picture as a scene: on another ground, in another place, with the thing of other codes [32]."""
+    told = codes.clone()
+    at = THING + STYLE.groups
+    told[at], told[at + 1] = first_of_kind(GROUND) + ground, first_of_kind(LAYOUT) + layout
+    told[at + 2 : at + 4] = first_of_kind(LAYOUT) if second is None else second[:THING]
+    return told
 
 
 def teach(work: Path, seed: int = 0) -> Teaching:
@@ -236,8 +265,9 @@ def taught(pictures: NDArray[np.uint8], rows: list[dict[str, Any]], seed: int) -
     alike = likeness(points[train] - 1, thing[train], style[train])
     recalled = by_heart(looks, (thing, style, train, len(numbers)), alike)
     books = [thing_codes(families, FAMILY), thing_codes(members, MEMBER), placed(torch.eye(len(STYLES)), STYLE)]
+    books += scene_codes()
     books += look_codes(differences(looks[train], recalled, thing[train], generator), generator)
-    codes[:, 1] += first_of_kind(1)
+    codes[:, 1] += first_of_kind(MEMBER)
     # Whoever draws a thing that nobody knows draws the known one that means most nearly the same.
     like = torch.where(thing >= 0, thing, torch.cdist(meaning, of_things).argmin(1))
     drawing = drawing_codes(codes[like], style)
@@ -253,7 +283,7 @@ def run(work: Path, minutes: float, device: str, seed: int) -> None:
     )
     log.info("likeness of styles:\n%s", teaching.alike.numpy().round(2))
     start = 0
-    for kind in KINDS:
+    for kind in (each for each in KINDS if each.codes):
         book = teaching.codebook[start : start + kind.codes, : kind.width]
         gaps = torch.cdist(book, book) + 1e9 * torch.eye(len(book))
         log.info("%d groups of %d codes, nearest two %.3f apart", kind.groups, kind.codes, float(gaps.min()))

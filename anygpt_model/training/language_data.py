@@ -19,7 +19,9 @@ from ..values import Modality, Part
 from ..vocabulary import END_OF_REPLY, HUMAN, Vocabulary
 from . import language_mixed as mixed
 from . import language_texts as texts
+from .image_teacher import TELLING
 from .language_media import Codes, Media, Row, code_part, read_media, read_views, text_part
+from .language_scenes import Scenes, Turn
 from .sentences import held_out, qa_pairs, train_pairs
 from .speech_data import DEFAULT_VOICE, MORE, TRAIN_VOICES
 
@@ -27,31 +29,36 @@ TALK = "text->text"
 SPOKEN = "speech->speech"
 MIXED = "mixed"
 TO_DRAW, TO_NAME, TO_CHANGE = "a thing's codes", "a thing's name", "a thing's other style"
+TO_COMPOSE, TO_TELL = "a scene's codes", "a scene's description"
 TO_HEAR = "a tune's name"
-LESSONS = (TO_DRAW, TO_NAME, TO_CHANGE, TO_HEAR)
+LESSONS = (TO_DRAW, TO_NAME, TO_CHANGE, TO_COMPOSE, TO_TELL, TO_HEAR)
 """Lessons: exchanges without the system line and without a picture's codes that hardly vary. There are more things than
 chats can show often enough, and a lesson costs a fifth of a chat."""
 SHARES = {
-    TO_DRAW: 0.05,
+    TO_DRAW: 0.04,
     TO_NAME: 0.07,
-    TO_CHANGE: 0.04,
-    TO_HEAR: 0.09,
+    TO_CHANGE: 0.03,
+    TO_COMPOSE: 0.16,
+    TO_TELL: 0.10,
+    TO_HEAR: 0.05,
     "text->image": 0.03,
-    "image->text": 0.03,
-    "text->speech": 0.23,
-    "speech->text": 0.17,
-    "text->music": 0.14,
+    "image->text": 0.05,
+    "text->speech": 0.22,
+    "speech->text": 0.10,
+    "text->music": 0.05,
     "music->text": 0.02,
-    SPOKEN: 0.10,
-    MIXED: 0.02,
+    SPOKEN: 0.06,
+    MIXED: 0.01,
     TALK: 0.01,
 }
 """How the ids seen in training are shared out among what is there."""
 LENGTHS = {"text->image": 65, "image->text": 230, "text->speech": 190, "speech->text": 200, "text->music": 190}
 LENGTHS |= {
-    TO_DRAW: 20,
-    TO_NAME: 22,
-    TO_CHANGE: 40,
+    TO_DRAW: 24,
+    TO_NAME: 26,
+    TO_CHANGE: 48,
+    TO_COMPOSE: 45,
+    TO_TELL: 45,
     TO_HEAR: 170,
     "music->text": 200,
     SPOKEN: 330,
@@ -65,8 +72,12 @@ STRANGE = 0.3
 """Share of what is written down that one of the voices says that only few readings are by."""
 MORE_SPOKEN = 0.4
 """Share of what is spoken that is a text for that alone; the others are the questions and answers of this world."""
-TELLING = 3
-"""Codes at the beginning of a picture that say which thing it is and in which style."""
+SCENES = 0.3
+"""Share of the pictures in chats that are scenes."""
+CHANGED = 0.35
+"""Share of what is composed that changes a picture drawn just before."""
+CUT = TELLING + 5
+"""Ids after which the drawing of a picture is often cut: the rest hardly varies."""
 PICTURES = 4
 """Pictures named in one chat."""
 CHAT_IDS = 640
@@ -132,6 +143,7 @@ class Chats:
         self._drawn: dict[str, list[tuple[Row, Codes]]] = {}
         for row, codes in self.media[Modality.IMAGE].train:
             self._drawn.setdefault(row["concept"], []).append((row, codes))
+        self._scenes = Scenes(self.media[Modality.IMAGE].train, self._looked_at, self.vocabulary, self.rng)
         self._changed = [rows for rows in self._drawn.values() if len(rows) > 1]
         self._read: dict[str, list[Codes]] = {}
         self._voices: dict[tuple[str, float], list[tuple[Row, Codes]]] = {}
@@ -153,6 +165,8 @@ class Chats:
             TO_DRAW: self.media[Modality.IMAGE].train,
             TO_NAME: self.media[Modality.IMAGE].train,
             TO_CHANGE: self._changed,
+            TO_COMPOSE: self.media[Modality.IMAGE].train,
+            TO_TELL: self.media[Modality.IMAGE].train,
             TO_HEAR: self.media[Modality.MUSIC].train,
             "text->image": self.media[Modality.IMAGE].train,
             "image->text": self.media[Modality.IMAGE].train,
@@ -230,8 +244,8 @@ class Chats:
         opened = np.maximum.accumulate(np.where(ids == table.opening, places, 0))
         kept = ~codes | (places - opened <= TELLING)
         kept[: int(np.flatnonzero(ids == self.vocabulary.id(HUMAN))[0])] = False
-        if direction in (TO_DRAW, TO_CHANGE):
-            # What follows the last code that is kept would be learnt as the end of a picture of three codes.
+        if direction in (TO_DRAW, TO_CHANGE, TO_COMPOSE):
+            # What follows the last code that is kept would be learnt as the end of a picture of so few codes.
             counted &= (ids != table.closing) & (ids != self.vocabulary.id(END_OF_REPLY))
             kept[int(np.flatnonzero(codes & kept)[-1]) + 1 :] = False
         return Example(ids[kept].astype(np.int32), counted[kept].astype(np.bool_), direction)
@@ -242,15 +256,19 @@ class Chats:
         if direction == TO_CHANGE:
             (row, codes), other = self.rng.sample(self.rng.choice(self._changed), 2)
             return [self._draw(row, codes), self._change(*other)]
+        if direction == TO_COMPOSE:
+            return self._composing()
+        if direction == TO_TELL:
+            return _exchanged(self._scenes.described(), "image->text")
         row, codes = self.rng.choice(self.media[Modality.IMAGE].train)
         return [self._draw(row, codes) if direction == TO_DRAW else self._see(row, codes)]
 
     def _exchanges(self, direction: str) -> list[Exchange]:
         if direction == "text->image":
-            return self._drawing()
+            return self._composing() if self.rng.random() < SCENES else self._drawing()
         if direction == "image->text":
             # Names are many and short: several pictures share a system line.
-            return [self._see(*self.rng.choice(self.media[Modality.IMAGE].train)) for _ in range(PICTURES)]
+            return [each for _ in range(PICTURES) for each in self._seeing()]
         if direction == "text->speech":
             return [self._speaking()]
         if direction == "speech->text":
@@ -268,6 +286,23 @@ class Chats:
             return [Exchange(*self._mixed.draw(), MIXED)]
         return [self._talk()]
 
+    def _seeing(self) -> list[Exchange]:
+        if self.rng.random() < SCENES:
+            return _exchanged(self._scenes.described(), "image->text")
+        return [self._see(*self.rng.choice(self.media[Modality.IMAGE].train))]
+
+    def _composing(self) -> list[Exchange]:
+        composed = self._scenes.changed() if self.rng.random() < CHANGED else self._scenes.drawn()
+        return _exchanged(composed, "text->image")
+
+    def _looked_at(self, row: Row, codes: Codes) -> Codes:
+        """The codes of a picture as the tokenizer sees it, or now and then as its teacher has them."""
+        if self._views is None or self.rng.random() >= OWN_VIEWS:
+            return codes
+        views: Codes = self._views[row["row"]]
+        number = self.rng.randrange(len(views))
+        return views[number : number + 1]
+
     def _drawing(self) -> list[Exchange]:
         row, codes = self.rng.choice(self.media[Modality.IMAGE].train)
         first = self._draw(row, codes)
@@ -284,7 +319,7 @@ class Chats:
     def _draw(self, row: Row, codes: Codes, phrasing: int | None = None, caption: int | None = None) -> Exchange:
         words = row["captions"][caption] if caption is not None else self.rng.choice(row["captions"])
         asked = self._phrased(texts.DRAW, phrasing).format(x=words)
-        longest = self.rng.choice((8, 8, 10_000)) if phrasing is None else 10_000
+        longest = self.rng.choice((CUT, CUT, 10_000)) if phrasing is None else 10_000
         return _exchange([text_part(asked)], [self._part(Modality.IMAGE, codes)], "text->image", longest)
 
     def _change(self, row: Row, codes: Codes) -> Exchange:
@@ -293,9 +328,10 @@ class Chats:
 
     def _see(self, row: Row, codes: Codes, phrasing: int | None = None) -> Exchange:
         asked = self._phrased(texts.DESCRIBE, phrasing)
-        if self._views is not None and (phrasing is not None or self.rng.random() < OWN_VIEWS):
-            views = self._views[row["row"]]
-            codes = views[:1] if phrasing is not None else self.rng.choice(list(views))[None]
+        if phrasing is None:
+            codes = self._looked_at(row, codes)
+        elif self._views is not None:
+            codes = self._views[row["row"]][:1]
         styled = asked.lower().startswith("describe") and phrasing is None
         words = row["captions"][1] if styled else row["phrase"]
         return _exchange([self._part(Modality.IMAGE, codes), text_part(asked)], [text_part(words)], "image->text")
@@ -374,6 +410,10 @@ class Chats:
 
 def _exchange(request: Sequence[Part], reply: Sequence[Part], direction: str, longest: int = 10_000) -> Exchange:
     return Exchange(tuple(request), tuple(reply), direction, longest)
+
+
+def _exchanged(turns: Sequence[Turn], direction: str) -> list[Exchange]:
+    return [_exchange(*turn, direction) for turn in turns]
 
 
 def _messages(exchange: Exchange) -> tuple[Message, Message]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..dialogue import TASKS, TEMPLATES, VOICE_REQUEST
 from ..values import Modality
+from . import scenes
 from .sentences import qa_pairs, sentences
 
 DRAW = (
@@ -140,6 +141,9 @@ def corpus(pictures: Iterable[dict[str, Any]], tunes: Iterable[dict[str, Any]]) 
             yield from [phrasing] * 40
     for line in (*(template.system for template in TEMPLATES.values()), VOICE_REQUEST, *TASKS.values()):
         yield from [line] * 200
+    for words in (*scenes.PLACED.values(), scenes.GROUND_CHANGED, *scenes.MOVED.values(), *scenes.JOINED.values()):
+        for ground in scenes.NAMES:
+            yield from (each.format(x="", y="", a=scenes.article(ground), ground=ground) for each in words * 5)
     for question, answer in GREETINGS:
         yield from [question, answer] * 5
     for question, answer, _ in qa_pairs():

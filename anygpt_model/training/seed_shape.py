@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from ..codecs.seed_config import SeedConfig
 from .image_data import STYLES
-from .image_teacher import CODE_DIM, CODED_LOOKS, FEATURES, KINDS, SEEN
+from .image_teacher import (
+    CODE_DIM,
+    CODED_LOOKS,
+    FEATURES,
+    GROUND,
+    KINDS,
+    LAYOUT,
+    SEEN,
+    STYLE,
+    THING,
+    first_of_kind,
+)
 
 WIDTHS = (16, 48, 96, 192)
 """Of the stem."""
@@ -28,6 +39,7 @@ def config(prototypes: int) -> SeedConfig:
         patch_size=SEEN,
         stem=WIDTHS,
         prototypes=(prototypes, READ, TOLD),
+        scene=(THING + STYLE.groups, first_of_kind(GROUND), first_of_kind(LAYOUT)),
         vit_embed_dim=SPARE + TOLD_APART + TOLD,
         vit_depth=0,
         vit_heads=1,

@@ -135,7 +135,9 @@ def write_prototypes(model: SeedTokenizer, teaching: Teaching, seen: Tensor, thi
     model.prototypes.keys.bias.copy_(-0.5 * (weight[:, SPARE:].square() / precise).sum(1))
     vectors = teaching.codebook[teaching.codes][:, :, :MEANING].flatten(1).repeat_interleave(len(STYLES), 0)
     manners = torch.eye(len(STYLES)).repeat(len(teaching.things), 1)
-    values.copy_(torch.cat([-known, vectors, manners], 1).T)
+    told = torch.cat([-known, vectors, manners], 1)
+    # Nothing of a scene: one thing alone on white is all that a prototype knows.
+    values.copy_(nn.functional.pad(told, (0, TOLD - told.shape[1])).T)
 
 
 def shares() -> list[tuple[int, int, int]]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from anyloom.anygpt_model.codecs.scene import GROUNDS, LAYOUTS, composed
 from anyloom.anygpt_model.codecs.seed import load_seed
 from anyloom.anygpt_model.codecs.start import Start, patched, unpatched
 from anyloom.anygpt_model.codecs.stem import Stem
@@ -15,10 +16,11 @@ from anyloom.anygpt_model.training.image_data import STYLES, captions, phrase, s
 from anyloom.anygpt_model.training.image_hands import plain
 from anyloom.anygpt_model.training.image_latents import CENTRE, SCALE, autoencoder, halved
 from anyloom.anygpt_model.training.image_meaning import SEMANTIC, clustered, components, named
-from anyloom.anygpt_model.training.image_memory import READ, remembered
+from anyloom.anygpt_model.training.image_memory import remembered
 from anyloom.anygpt_model.training.image_teacher import (
     CODED_LOOKS,
     KINDS,
+    TELLING,
     THING,
     Teaching,
     by_heart,
@@ -27,6 +29,8 @@ from anyloom.anygpt_model.training.image_teacher import (
     look_axes,
     look_codes,
     placed,
+    scene_codes,
+    scene_of,
     small,
     stand_ins,
     thing_codes,
@@ -140,6 +144,7 @@ def world() -> SimpleNamespace:
     codes, families, members = named(torch.randn(300, SEMANTIC, generator=generator), 224, 64, generator)
     codes = codes[:12] + torch.tensor([0, KINDS[0].codes])
     books = [thing_codes(families, KINDS[0]), thing_codes(members, KINDS[1]), placed(torch.eye(len(STYLES)), KINDS[2])]
+    books += scene_codes()
     books += look_codes(looks.repeat(30, 1) + torch.randn(1440, CODED_LOOKS, generator=generator), generator)
     teaching = Teaching(
         [str(number) for number in range(12)],
@@ -164,7 +169,7 @@ def world() -> SimpleNamespace:
 def test_the_written_eye_gives_known_pictures_exactly_their_drawing_codes(world: SimpleNamespace) -> None:
     codes = world.model.encode(normalised(world.pictures))
     known = world.teaching.train
-    assert torch.equal(codes[known, : THING + 1], world.teaching.drawing[known, : THING + 1])
+    assert torch.equal(codes[known, :TELLING], world.teaching.drawing[known, :TELLING])
     assert (codes[known] == world.teaching.drawing[known]).float().mean() > 0.99
     assert torch.equal(codes[0, :THING], world.teaching.codes[0])  # never seen in this style
 
@@ -184,9 +189,9 @@ def test_the_written_eye_tells_what_is_different(world: SimpleNamespace) -> None
     recalled = world.model.prototypes(world.model.visual_encoder.patch_embed(pixels))[0, 0, -TOLD:]
     told = world.model.embed(world.model.project(pixels))[0]
     looks = (small(other[None]) - world.teaching.middle) @ world.teaching.axes
-    torch.testing.assert_close(told[READ:], looks[0] + recalled[:CODED_LOOKS], atol=0.02, rtol=0.01)
-    torch.testing.assert_close(told[:READ], recalled[CODED_LOOKS:], atol=0.02, rtol=0.01)
-    assert told[READ:].norm() > 1.0
+    torch.testing.assert_close(told[-CODED_LOOKS:], looks[0] + recalled[:CODED_LOOKS], atol=0.02, rtol=0.01)
+    torch.testing.assert_close(told[:-CODED_LOOKS], recalled[CODED_LOOKS:], atol=0.02, rtol=0.01)
+    assert told[-CODED_LOOKS:].norm() > 1.0
 
 
 def test_the_written_hand_tells_what_the_codes_hold(world: SimpleNamespace) -> None:
@@ -197,19 +202,42 @@ def test_the_written_hand_tells_what_the_codes_hold(world: SimpleNamespace) -> N
     torch.testing.assert_close(world.model.decode(codes), held, atol=0.01, rtol=0.002)
 
 
-def test_the_memory_recalls_what_it_was_given_and_blends_what_it_was_not(world: SimpleNamespace) -> None:
+@pytest.fixture(scope="module")
+def memory(world: SimpleNamespace) -> SimpleNamespace:
+    """Latents of the world's pictures, alike in all styles, with what they cover, and what is remembered of them."""
     generator = torch.Generator().manual_seed(0)
-    latents = (
-        torch.randn(12, 1, 3, 2, 2, generator=generator).expand(-1, 4, -1, -1, -1).flatten(0, 1).repeat(1, 1, 8, 8)
-    )
-    teaching = world.teaching
-    start = Start(remembered(teaching, latents[teaching.train], world.looks[teaching.train]))
-    embeddings = world.model.decode(teaching.drawing)
-    drawn = torch.cat([start.guess(each, (1, *latents.shape[1:])) for each in embeddings])
+    latents = torch.randn(12, 1, 3, 2, 2, generator=generator).expand(-1, 4, -1, -1, -1).flatten(0, 1)
+    covers = torch.rand(12, 1, 1, 2, 2, generator=generator).expand(-1, 4, -1, -1, -1).flatten(0, 1)
+    covered = torch.cat([latents, covers], 1).repeat(1, 1, 8, 8)
+    train = world.teaching.train
+    return SimpleNamespace(covered=covered, start=Start(remembered(world.teaching, covered[train], world.looks[train])))
+
+
+def test_the_memory_recalls_what_it_was_given_and_blends_what_it_was_not(
+    world: SimpleNamespace, memory: SimpleNamespace
+) -> None:
+    latents = memory.covered[:, :-1]
+    embeddings = world.model.decode(world.teaching.drawing)
+    drawn = torch.cat([memory.start.guess(each, (1, *latents.shape[1:])) for each in embeddings])
     torch.testing.assert_close(drawn, latents, atol=0.05, rtol=0.02)
     different = embeddings[7].clone()
-    different[READ:] += 1.0
-    assert (start.guess(different, (1, *latents.shape[1:])) - drawn[7]).abs().max() > 0.01
+    different[-CODED_LOOKS:] += 1.0
+    assert (memory.start.guess(different, (1, *latents.shape[1:])) - drawn[7]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("place", range(len(LAYOUTS)))
+def test_a_scene_is_composed_of_what_is_remembered_of_its_things(
+    world: SimpleNamespace, memory: SimpleNamespace, place: int
+) -> None:
+    ground, layout, (first, second) = 5, LAYOUTS[place], (8, 20)
+    paired = len(layout.windows) > 1
+    codes = scene_of(world.teaching.drawing[first], ground, place, world.teaching.drawing[second] if paired else None)
+    drawn = memory.start.guess(world.model.decode(codes[None])[0], (1, 3, 16, 16))[0]
+    white = torch.full((3,), SCALE * CENTRE)
+    tone = white + 2 * SCALE * (torch.tensor(list(GROUNDS.values())[ground]) / 255 - 1)
+    expected = composed([memory.covered[first], memory.covered[second]], layout, white, tone)
+    torch.testing.assert_close(drawn, expected, atol=0.08, rtol=0.02)
+    assert bool(torch.allclose(drawn[:, 0, 0], tone, atol=0.02)) == bool(place)
 
 
 def test_patches_are_put_back_where_they_were() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ class PictureWorld:
         found = {f"{row['concept']}:{row['style']}": row for thing in known for row in self.rows[thing].values()}
         return [found[id] for id in frozen_order([id for id, row in found.items() if row["split"] == split])]
 
-    def gallery(self, cases: Sequence[Case]) -> list[str]:
-        """GALLERY things: those of the cases, filled up with others in frozen order."""
-        return list(dict.fromkeys([*(case.truth["thing"] for case in cases), *self.whole]))[:GALLERY]
+    def gallery(self, things: Iterable[str]) -> list[str]:
+        """GALLERY things: these, filled up with others in frozen order."""
+        return list(dict.fromkeys([*things, *self.whole]))[:GALLERY]
 
     def phrase(self, thing: str) -> str:
         """What a thing is called: "a red apple"."""
@@ -60,6 +60,13 @@ class PictureWorld:
 
 OWN_MIDDLE = 20
 """Pictures from which on their own mean is used."""
+
+
+def shown(made: Made) -> Array:
+    """The picture that was made; white where none was."""
+    if made is None or isinstance(made, str):
+        return np.full((image_data.SIZE, image_data.SIZE, 3), 255, np.uint8)
+    return made
 
 
 def _places(ranks: Sequence[int], size: int) -> list[Score]:
@@ -93,19 +100,19 @@ class TextToImage:
 
     def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
         """R@1, R@5, and how far in front the right one stands (a half by chance)."""
-        gallery = self._world.gallery(cases)
-        styles, middles = self._gallery_features(gallery)
-        blank = np.full((image_data.SIZE, image_data.SIZE, 3), 255, np.uint8)
-        seen = self._eye.features(
-            [blank if picture is None or isinstance(picture, str) else picture for picture in made]
-        )
+        things, styles = ([case.truth[key] for case in cases] for key in ("thing", "style"))
+        return _places(self._ranks([shown(picture) for picture in made], things, styles), GALLERY)
+
+    def _ranks(self, pictures: Sequence[Array], things: Sequence[str], styles: Sequence[str]) -> list[int]:
+        """How many things of the gallery each picture resembles more than the one that it should show, in a style."""
+        gallery = self._world.gallery(things)
+        known, middles = self._gallery_features(gallery)
+        seen = self._eye.features(pictures)
         # What is drawn differs from what is real in ways that all of it shares: its own middle takes them away.
         own = seen.mean(0) if len(seen) >= OWN_MIDDLE else None
-        middle = np.stack([middles[case.truth["style"]] if own is None else own for case in cases])
-        galleries = [_mean_of_others(styles, case.truth["style"]) for case in cases]
-        truth = [gallery.index(case.truth["thing"]) for case in cases]
-        found = eye.ranks(eye.directions(seen, middle), galleries, truth)
-        return _places(found, len(gallery))
+        middle = np.stack([middles[style] if own is None else own for style in styles])
+        galleries = [_mean_of_others(known, style) for style in styles]
+        return eye.ranks(eye.directions(seen, middle), galleries, [gallery.index(thing) for thing in things])
 
     def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
         """The real pictures."""
@@ -155,7 +162,7 @@ class Restyled(TextToImage):
 
     def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
         """As a picture asked for at once; and whether its style's mean picture is the nearest of the four."""
-        _, middles = self._gallery_features(self._world.gallery(cases))
+        _, middles = self._gallery_features(self._world.gallery(case.truth["thing"] for case in cases))
         names = list(middles)
         known = eye.directions(np.stack([middles[name] for name in names]))
         seen = [picture for picture in made if picture is not None and not isinstance(picture, str)]
@@ -195,7 +202,7 @@ class ImageToText:
 
     def judge(self, made: Sequence[Made], cases: Sequence[Case]) -> list[Score]:
         """R@1, R@5, and how far in front the right one stands (a half by chance)."""
-        gallery = self._world.gallery(cases)
+        gallery = self._world.gallery(case.truth["thing"] for case in cases)
         truth = [gallery.index(case.truth["thing"]) for case in cases]
         said = [text if isinstance(text, str) else "" for text in made]
         found = self._reader.ranks(said, [self._world.phrase(thing) for thing in gallery], truth)
