@@ -20,8 +20,8 @@ from ..vocabulary import END_OF_REPLY, HUMAN, Vocabulary
 from . import language_mixed as mixed
 from . import language_texts as texts
 from .image_teacher import TELLING
-from .language_media import Codes, Media, Row, code_part, read_media, read_views, text_part
-from .language_scenes import Scenes, Turn
+from .language_media import Codes, Media, Row, Turn, code_part, read_media, read_views, text_part
+from .language_scenes import Scenes
 from .sentences import held_out, qa_pairs, train_pairs
 from .speech_data import DEFAULT_VOICE, MORE, TRAIN_VOICES
 
@@ -399,10 +399,8 @@ class Chats:
         return _exchange([text_part(question)], [text_part(answer)], TALK)
 
     def _phrased(self, phrasings: Sequence[str], number: int | None) -> str:
-        """A phrasing by number, or one drawn at random, the first (the documented one) three times as often."""
-        if number is not None:
-            return phrasings[number]
-        return self.rng.choice((*phrasings, phrasings[0], phrasings[0]))
+        """A phrasing by number, or one drawn at random."""
+        return self.rng.choice(texts.first_often(phrasings)) if number is None else phrasings[number]
 
     def _part(self, modality: Modality, codes: Codes) -> Part:
         return code_part(modality, codes, self.vocabulary)

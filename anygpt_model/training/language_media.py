@@ -19,6 +19,8 @@ from ..vocabulary import Vocabulary
 
 Codes = NDArray[np.int64]
 Row = dict[str, Any]
+Turn = tuple[tuple[Part, ...], tuple[Part, ...]]
+"""A request and its reply."""
 
 ROWS = {Modality.IMAGE: "images.json", Modality.MUSIC: "clips.json"}
 """Where the rows of a modality stand, if not in tokens.json (which is always written last)."""

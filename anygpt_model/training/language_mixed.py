@@ -14,11 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from ..values import Modality, Part
 from ..vocabulary import Vocabulary
 from . import language_texts as texts
-from .language_media import Codes, Media, Row, code_part, text_part
+from .language_media import Codes, Media, Row, Turn, code_part, text_part
 from .sentences import COLOURS, THINGS, requests
 
-Turn = tuple[tuple[Part, ...], tuple[Part, ...]]
-"""A request and its reply."""
 SUITS = {
     "animals-nature": ("flute", "moderate"),
     "food-drink": ("accordion", "moderate"),

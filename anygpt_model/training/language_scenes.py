@@ -20,17 +20,19 @@ from ..vocabulary import Vocabulary
 from . import language_texts as texts
 from . import scenes
 from .image_teacher import scene_of
-from .language_media import Codes, Row, code_part, text_part
+from .language_media import Codes, Row, Turn, code_part, text_part
 from .scenes import Scene
 
-Turn = tuple[tuple[Part, ...], tuple[Part, ...]]
-"""A request and its reply."""
 SINGLE = [layout.name for layout in LAYOUTS if len(layout.windows) == 1]
 PAIRED = [layout.name for layout in LAYOUTS if len(layout.windows) == 2]
 COLOURED = 0.6
 """Share of scenes on another ground than white."""
 TWO = 0.7
 """Share of scenes with two things."""
+ALONE = 0.6
+"""Share of the pictures to change that show one thing on white."""
+CHANGES = {"ground": 0.4, "place": 0.25, "second thing": 0.35}
+"""What is changed, and how often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Scenes:
     def described(self) -> list[Turn]:
         """A scene that is looked at."""
         shown = self._shown()
-        asked = self._rng.choice((*texts.DESCRIBE, *texts.DESCRIBE[:1] * 2))
+        asked = self._rng.choice(texts.first_often(texts.DESCRIBE))
         said = scenes.captions(shown.scene)[0]
         if asked.lower().startswith("describe"):
             said = scenes.styled(said, shown.scene.style)[0]
@@ -73,17 +75,17 @@ class Scenes:
     def changed(self) -> list[Turn]:
         """A picture that is asked for, and then changed by words that only refer to it."""
         while True:
-            first = self._shown(paired=False, plain=self._rng.random() < 0.6)
+            first = self._shown(paired=False, plain=self._rng.random() < ALONE)
             second, asked = self._change(first)
             if not second.scene.held_out and second.scene != first.scene:
                 return [self._drawn(first), ((text_part(self._rng.choice(asked)),), (self._picture(second),))]
 
     def _change(self, first: Shown) -> tuple[Shown, tuple[str, ...]]:
-        kind = self._rng.random()
-        if kind < 0.4:
+        (what,) = self._rng.choices(list(CHANGES), list(CHANGES.values()))
+        if what == "ground":
             scene, asked = scenes.on_ground(first.scene, self._rng.choice(scenes.NAMES))
             return Shown(scene, first.rows), asked
-        if kind < 0.65:
+        if what == "place":
             scene, asked = scenes.moved(first.scene, self._rng.choice(SINGLE))
             return Shown(scene, first.rows), asked
         other = self._rng.choice(self._of_style[first.scene.style])
@@ -109,7 +111,7 @@ class Scenes:
     def _drawn(self, shown: Shown) -> Turn:
         said = self._rng.choice(scenes.captions(shown.scene))
         said = self._rng.choice((said, *scenes.styled(said, shown.scene.style)))
-        asked = self._rng.choice((*texts.DRAW, *texts.DRAW[:1] * 2)).format(x=said)
+        asked = self._rng.choice(texts.first_often(texts.DRAW)).format(x=said)
         return (text_part(asked),), (self._picture(shown),)
 
     def _picture(self, shown: Shown) -> Part:

@@ -138,7 +138,8 @@ class TextToScene(TextToImage):
 
     def real(self, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
         """The scenes composed of the real pictures."""
-        return _composed(self._scenes, cases, through)
+        pictures = [self._scenes.picture(case.truth["scene"]) for case in cases]
+        return [through(Modality.IMAGE, picture) if through else picture for picture in pictures]
 
 
 class SceneChanged(TextToScene):
@@ -226,8 +227,3 @@ def described(scene: Scene) -> str:
 def asked_for(scene: Scene) -> str:
     """How a user asks for a scene."""
     return asked(Modality.TEXT, Modality.IMAGE, described(scene))
-
-
-def _composed(world: SceneWorld, cases: Sequence[Case], through: RoundTrip | None) -> list[Made]:
-    pictures = [world.picture(case.truth["scene"]) for case in cases]
-    return [through(Modality.IMAGE, picture) if through else picture for picture in pictures]

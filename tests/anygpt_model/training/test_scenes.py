@@ -12,7 +12,8 @@ import pytest
 from anyloom.anygpt_model.codecs.scene import GROUNDS, LAYOUTS
 from anyloom.anygpt_model.training import scenes
 from anyloom.anygpt_model.training.image_teacher import GROUND, LAYOUT, STYLE, TELLING, THING, first_of_kind
-from anyloom.anygpt_model.training.language_scenes import PAIRED, SINGLE, Scenes, Turn, composed
+from anyloom.anygpt_model.training.language_media import Turn
+from anyloom.anygpt_model.training.language_scenes import PAIRED, SINGLE, Scenes, composed
 from anyloom.anygpt_model.training.scenes import Scene
 from anyloom.anygpt_model.values import Modality, Part
 
