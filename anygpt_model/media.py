@@ -197,6 +197,8 @@ def _broken(what: str) -> Iterator[None]:
         raise
     except Exception as broken:
         reason = " ".join(str(broken).split()).rstrip(".")[:120] or type(broken).__name__
+        if " object at 0x" in reason:  # Pillow names what it was given by its place in memory
+            reason = "nothing can be read from it"
         raise MediaError(f"{what} is broken or cut short ({reason}); export it again.") from broken
 
 
