@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 PAD = 16
 """Attention lengths are padded to a multiple of this; the padding changes no bit of the result."""
-
-
 _ROOM = 4
 """A kept cache has room for one position more for each so many that it holds."""
+_SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _NONE = -1
 """Where a row of the table of kept ids has none."""
 
@@ -120,32 +119,28 @@ class Slots:
         s = model.shape
         size = (count, s.kv_heads, -(-positions // PAD) * PAD, s.head_dim)
         self.count = count
-        self.keys = [_zeros(size, model) for _ in range(s.layers)]
-        self.values = [_zeros(size, model) for _ in range(s.layers)]
+        self._data = _zeros((s.layers, 2, *size), model)
+        self.keys = [layer[0] for layer in self._data]
+        self.values = [layer[1] for layer in self._data]
 
     @torch.inference_mode()
     def install(self, slot: int, prefix: Prefix) -> None:
         """Copy a prefilled sequence into row `slot`."""
-        for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
-            keys[slot, :, : prefix.length] = prefix.data[layer, 0, :, : prefix.length]
-            values[slot, :, : prefix.length] = prefix.data[layer, 1, :, : prefix.length]
+        copy(self._data[:, :, slot, :, : prefix.length], prefix.data[:, :, :, : prefix.length])
 
     @torch.inference_mode()
     def extract(self, slot: int, length: int) -> Prefix:
         """A copy of the first `length` positions of row `slot`, with room for as many more as a next turn may bring."""
-        keys = self.keys[0]
-        size = (len(self.keys), 2, keys.shape[1], length + length // _ROOM + PAD, keys.shape[3])
-        data = torch.empty(size, dtype=keys.dtype, device=keys.device)
-        for layer, pair in enumerate(zip(self.keys, self.values, strict=True)):
-            for which, rows in enumerate(pair):
-                data[layer, which, :, :length] = rows[slot, :, :length]
+        layers, both, _, heads, _, width = self._data.shape
+        size = (layers, both, heads, length + length // _ROOM + PAD, width)
+        data = torch.empty(size, dtype=self._data.dtype, device=self._data.device)
+        copy(data[:, :, :, :length], self._data[:, :, slot, :, :length])
         return Prefix(data, length)
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
         """Copy row `source` over row `target`."""
-        for rows in (*self.keys, *self.values):
-            rows[target, :, :length] = rows[source, :, :length]
+        copy(self._data[:, :, target, :, :length], self._data[:, :, source, :, :length])
 
     @torch.inference_mode()
     def arrange(self, sources: list[int], length: int) -> None:
@@ -155,6 +150,22 @@ class Slots:
         chosen = torch.tensor(sources, device=self.keys[0].device)
         for rows in (*self.keys, *self.values):
             rows[: len(sources), :, :length] = rows[chosen, :, :length]
+
+
+def copy(target: Tensor, source: Tensor) -> None:
+    """Copy `source` into `target` of the same shape; on a CPU by this thread alone.
+
+    torch would share a large copy among OpenMP's threads, which then keep the cores busy for milliseconds that the next
+    pass needs.
+    """
+    if target.device.type == "cpu":
+        np.copyto(_bits(target), _bits(source))
+    else:
+        target.copy_(source)
+
+
+def _bits(tensor: Tensor) -> NDArray[Any]:
+    return tensor.view(_SAME_SIZE[tensor.element_size()]).numpy()  # numpy has no bfloat16
 
 
 def _zeros(size: tuple[int, ...], model: Llama) -> Tensor:

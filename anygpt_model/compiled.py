@@ -1,8 +1,8 @@
 """The forward pass as machine code: step.c, built by the machine's own compiler, kept in the user's cache.
 
 Where no compiler is found, it fails, or the sizes don't fit, `open_step` says so in the log and returns None: the same
-step then runs operation by operation. Building takes about a second, once; ANYLOOM_COMPILED=0 does without. Shares
-torch's OpenMP threads. Knows no token and no sampling.
+step then runs operation by operation. Building takes about a second, once; ANYLOOM_COMPILED=0 does without. Uses
+as many threads as torch does, of its own. Knows no token and no sampling.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .llama_shape import LlamaShape
 
 _SOURCE = Path(__file__).with_name("step.c")
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-pthread", "-fPIC")
 _SIZES = ("hidden", "wide", "layers", "heads", "kv_heads", "head_dim", "positions")
 _PLACES = ("embedding", "norm", "rotations", "norms", "products", "caches")
 _KINDS = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
@@ -185,7 +185,7 @@ def _loaded(path: Path) -> ctypes.CDLL:
     integer, pointer = ctypes.c_int64, ctypes.c_void_p
     library.decode_room.argtypes, library.decode_room.restype = [pointer, integer, integer], integer
     library.decode.argtypes, library.decode.restype = [pointer, integer, *[pointer] * 5, integer], None
-    library.prepare.argtypes, library.prepare.restype = [], integer
+    library.prepare.argtypes, library.prepare.restype = [], None
     library.prepare()
     library.outputs.argtypes, library.outputs.restype = (
         [pointer, integer, pointer, integer, pointer, integer, pointer, integer, pointer, integer], None,
@@ -202,8 +202,7 @@ def _built(compiler: str, flags: Sequence[str]) -> Path:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(dir=target.parent) as room:
             part, whole = Path(room) / "step.o", Path(room) / "step.so"
-            # Linked without OpenMP's library: the names are found in the one that torch has loaded already.
-            link = ["-shared", str(part), "-o", str(whole), "-lm"]
+            link = ["-shared", str(part), "-o", str(whole), "-pthread", "-lm"]
             for command in ([*flags, "-c", str(_SOURCE), "-o", str(part)], link):
                 subprocess.run([compiler, *command], capture_output=True, check=True, timeout=_TIME_LIMIT)
             whole.replace(target)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .beams import Search, Wording, count_of
-from .caches import Prefix, Prefixes, Slots
+from .caches import Prefix, Prefixes, Slots, copy
 from .errors import InputError
 from .legal_ids import Legal
 from .legality import Automaton, Grammar
@@ -168,7 +168,7 @@ class Prefill:
         else:
             self.prefix = model.new_prefix(len(self._ids))
             if known is not None:
-                self.prefix.data[:, :, :, : self.reused] = known.data[:, :, :, : self.reused]
+                copy(self.prefix.data[:, :, :, : self.reused], known.data[:, :, :, : self.reused])
                 self.prefix.length = self.reused
         self.hidden: Tensor | None = None
 

@@ -7,7 +7,10 @@
    share the work: a row's bits never depend on the batch. Knows no token, no sampling and no Python. */
 
 #include <math.h>
-#include <omp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
 #if defined(__AVX512F__) || defined(__FMA__)
@@ -269,8 +272,8 @@ static int tiles_ready = 0;
 
 enum { SQUARE = 2 * LANES * LANES, GROUP = 4 };
 
-/* Ask the system for the tile unit; 0 where it refuses. */
-int64_t prepare(void) { return tiles_ready = syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
+/* Ask the system for the tile unit. */
+static void ask_for_tiles(void) { tiles_ready = syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
 
 static void open_tiles(void) {
     struct {
@@ -343,7 +346,7 @@ static void multiplied(const weight *w, int64_t outs, int64_t n, input x, int64_
         tiled(w, outs, n, x.tiled + r * n, rows - r < GROUP * LANES ? rows - r : GROUP * LANES, y + r * stride, stride);
 }
 #else
-int64_t prepare(void) { return 0; }
+static void ask_for_tiles(void) {}
 static void open_tiles(void) {}
 static void close_tiles(void) {}
 static input arranged(const weight *x, int64_t rows, int64_t n, float *room) {
@@ -545,50 +548,187 @@ int64_t decode_room(const model *m, int64_t rows, int64_t threads) {
            threads * (rows * m->hidden + tiled * most + ROWS * (m->positions + LANES));
 }
 
+/* The threads that share a pass. They are our own because OpenMP's don't fit: once two threads of a process have used
+   it, its threads sleep at every meeting, and a pass has dozens; and while nobody else has, they keep a core busy
+   between passes, when others need it. One pass at a time; who comes meanwhile waits. */
+typedef void (*work)(const void *given, int part, int parts);
+/* PATIENCE, IDLE: looks before a thread makes room at a meeting, and before it sleeps without work. */
+enum { PATIENCE = 1 << 14, IDLE = 1 << 10, MOST = 256 };
+#define NOBODY {.turn = PTHREAD_MUTEX_INITIALIZER, .gate = PTHREAD_MUTEX_INITIALIZER, .bell = PTHREAD_COND_INITIALIZER}
+static struct team {
+    pthread_mutex_t turn, gate;
+    pthread_cond_t bell;
+    int hired, parts;
+    long long since[MOST]; /* the calls that a helper has missed */
+    work task;
+    const void *given;
+    atomic_int asleep, busy, met;
+    atomic_llong calls, meetings;
+} team = NOBODY;
+
+INLINE void pause_briefly(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Until everyone who shares the pass is here. */
+static void meet(int parts) {
+    if (parts == 1) return;
+    const long long now = atomic_load(&team.meetings);
+    if (atomic_fetch_add(&team.met, 1) + 1 == parts) {
+        atomic_store(&team.met, 0);
+        atomic_fetch_add(&team.meetings, 1);
+        return;
+    }
+    for (int looks = 0; atomic_load(&team.meetings) == now; looks++)
+        if (looks < PATIENCE) pause_briefly();
+        else sched_yield();
+}
+
+/* What thread `part` does: its part of each pass. Every one looks at every pass, so that none is ever behind. */
+static void *helper(void *number) {
+    const int part = (int)(intptr_t)number;
+    for (long long seen = team.since[part];; seen++) {
+        for (int looks = 0; atomic_load(&team.calls) == seen && looks < IDLE; looks++) pause_briefly();
+        if (atomic_load(&team.calls) == seen) {
+            pthread_mutex_lock(&team.gate);
+            atomic_fetch_add(&team.asleep, 1);
+            while (atomic_load(&team.calls) == seen) pthread_cond_wait(&team.bell, &team.gate);
+            atomic_fetch_sub(&team.asleep, 1);
+            pthread_mutex_unlock(&team.gate);
+        }
+        if (part < team.parts) team.task(team.given, part, team.parts);
+        atomic_fetch_sub(&team.busy, 1);
+    }
+    return 0;
+}
+
+/* Have helpers for `parts` parts; how many parts there are hands for. */
+static int hire(int parts) {
+    sigset_t all, before;
+    sigfillset(&all); /* signals are for the threads of Python */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (pthread_t thread; team.hired + 1 < parts && team.hired + 1 < MOST; team.hired++) {
+        team.since[team.hired + 1] = atomic_load(&team.calls);
+        if (pthread_create(&thread, 0, helper, (void *)(intptr_t)(team.hired + 1))) break;
+        pthread_detach(thread);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, 0);
+    return team.hired + 1 < parts ? team.hired + 1 : parts;
+}
+
+/* Do `task` in `parts` parts, one of them here. */
+static void together(work task, const void *given, int parts) {
+    if (parts < 2) {
+        task(given, 0, 1);
+        return;
+    }
+    pthread_mutex_lock(&team.turn);
+    parts = hire(parts);
+    team.task = task, team.given = given, team.parts = parts;
+    atomic_store(&team.busy, team.hired);
+    atomic_fetch_add(&team.calls, 1);
+    if (atomic_load(&team.asleep)) {
+        pthread_mutex_lock(&team.gate);
+        pthread_cond_broadcast(&team.bell);
+        pthread_mutex_unlock(&team.gate);
+    }
+    task(given, 0, parts);
+    for (int looks = 0; atomic_load(&team.busy); looks++)
+        if (looks < PATIENCE) pause_briefly();
+        else sched_yield();
+    pthread_mutex_unlock(&team.turn);
+}
+
+/* Threads are not inherited by a child of fork. */
+static void alone(void) { team = (struct team)NOBODY; }
+
+/* To be called once, before all else. */
+void prepare(void) {
+    ask_for_tiles();
+    pthread_atfork(0, 0, alone);
+}
+
+/* A pass; the first two blocks are as `decode` takes them. */
+typedef struct {
+    const model *m;
+    int64_t rows;
+    const int64_t *ids, *slots, *lengths;
+    weight *states;
+    float *x, *sums, *queries, *gates, *ups, *own;
+    weight *found, *wide;
+    int64_t own_room;
+} pass;
+
+static void forward(const void *given_pass, int part, int parts) {
+    const pass p = *(const pass *)given_pass;
+    const model *m = p.m;
+    const int64_t n = m->hidden, width = m->heads * m->head_dim, units = m->heads + 2 * m->kv_heads, rows = p.rows;
+    const int64_t block = p.slots[0] == p.slots[rows - 1] ? ROWS : 1; /* one sequence's rows read its keys together */
+    float *scores = p.own + part * p.own_room;
+    weight *y = (weight *)(scores + ROWS * (m->positions + LANES));
+    float *tiles = (float *)(y + rows * n);
+    open_tiles();
+    for (int64_t r = part; r < rows; r += parts)
+        for (int64_t k = 0; k < n; k += LANES)
+            *(reals *)(p.x + r * n + k) = take_weight(m->embedding + p.ids[r] * n + k);
+    meet(parts);
+    for (int64_t layer = 0; layer < m->layers; layer++) {
+        const weight *const *w = m->products + 5 * layer;
+        normed(p.x, m->norms[2 * layer], rows, n, m->eps, y);
+        input given = arranged(y, rows, n, tiles);
+        for (int64_t unit = units * part / parts; unit < units * (part + 1) / parts; unit++)
+            project(m, layer, unit, rows, p.slots, p.lengths, given, p.queries);
+        meet(parts);
+        for (int64_t pair = part; pair < (rows + block - 1) / block * m->heads; pair += parts) {
+            const int64_t row = pair / m->heads * block, count = rows - row < block ? rows - row : block;
+            attend(m, layer, row, count, pair % m->heads, p.slots[row], p.lengths, p.queries, scores, p.found);
+        }
+        meet(parts);
+        add_product(w[1], n, width, arranged(p.found, rows, width, tiles), rows, p.x, p.sums, part, parts);
+        meet(parts);
+        normed(p.x, m->norms[2 * layer + 1], rows, n, m->eps, y);
+        gated(m, layer, arranged(y, rows, n, tiles), rows, p.gates, p.ups, p.wide, part, parts);
+        meet(parts);
+        add_product(w[4], n, m->wide, arranged(p.wide, rows, m->wide, tiles), rows, p.x, p.sums, part, parts);
+        meet(parts);
+    }
+    close_tiles();
+    if (part == 0) normed(p.x, m->norm, rows, n, m->eps, p.states);
+}
+
 /* Row r is the id at place lengths[r] of the sequence in slots[r] -> states [rows, hidden], normed. Rows may be one
    sequence's, in their order: all keys and values are in their caches before any is read. */
 void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *slots, const int64_t *lengths,
             weight *states, float *room, int64_t threads) {
     const int64_t n = m->hidden, qkv = (m->heads + 2 * m->kv_heads) * m->head_dim, width = m->heads * m->head_dim;
-    float *x = room, *sums = x + rows * n, *queries = sums + rows * n, *gates = queries + rows * qkv;
-    float *ups = gates + rows * m->wide, *own = ups + rows * m->wide;
-    const int64_t own_room = (decode_room(m, rows, threads) - (own - room) - rows * (width + m->wide)) / threads;
-    weight *found = (weight *)(own + threads * own_room), *wide = found + rows * width;
-    const int64_t block = slots[0] == slots[rows - 1] ? ROWS : 1; /* one sequence's rows read its keys together */
-#pragma omp parallel num_threads(threads)
-    {
-        const int part = omp_get_thread_num(), parts = omp_get_num_threads();
-        float *scores = own + part * own_room;
-        weight *y = (weight *)(scores + ROWS * (m->positions + LANES));
-        float *tiles = (float *)(y + rows * n);
-        open_tiles();
-#pragma omp for
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t k = 0; k < n; k += LANES)
-                *(reals *)(x + r * n + k) = take_weight(m->embedding + ids[r] * n + k);
-        for (int64_t layer = 0; layer < m->layers; layer++) {
-            const weight *const *w = m->products + 5 * layer;
-            normed(x, m->norms[2 * layer], rows, n, m->eps, y);
-            input given = arranged(y, rows, n, tiles);
-#pragma omp for schedule(static)
-            for (int64_t unit = 0; unit < m->heads + 2 * m->kv_heads; unit++)
-                project(m, layer, unit, rows, slots, lengths, given, queries);
-#pragma omp for schedule(static, 1)
-            for (int64_t pair = 0; pair < (rows + block - 1) / block * m->heads; pair++) {
-                const int64_t row = pair / m->heads * block, count = rows - row < block ? rows - row : block;
-                attend(m, layer, row, count, pair % m->heads, slots[row], lengths, queries, scores, found);
-            }
-            add_product(w[1], n, width, arranged(found, rows, width, tiles), rows, x, sums, part, parts);
-#pragma omp barrier
-            normed(x, m->norms[2 * layer + 1], rows, n, m->eps, y);
-            gated(m, layer, arranged(y, rows, n, tiles), rows, gates, ups, wide, part, parts);
-#pragma omp barrier
-            add_product(w[4], n, m->wide, arranged(wide, rows, m->wide, tiles), rows, x, sums, part, parts);
-#pragma omp barrier
-        }
-        close_tiles();
-#pragma omp single
-        normed(x, m->norm, rows, n, m->eps, states);
+    pass p = {m, rows, ids, slots, lengths, states, .x = room};
+    p.sums = p.x + rows * n, p.queries = p.sums + rows * n, p.gates = p.queries + rows * qkv;
+    p.ups = p.gates + rows * m->wide, p.own = p.ups + rows * m->wide;
+    p.own_room = (decode_room(m, rows, threads) - (p.own - room) - rows * (width + m->wide)) / threads;
+    p.found = (weight *)(p.own + threads * p.own_room), p.wide = p.found + rows * width;
+    together(forward, &p, (int)threads);
+}
+
+/* Logits to compute, as `outputs` takes them. */
+typedef struct {
+    const weight *head;
+    int64_t n, rows, count, width;
+    const factor *x;
+    const int64_t *runs;
+    float *logits;
+} asked;
+
+static void produce(const void *given, int part, int parts) {
+    const asked a = *(const asked *)given;
+    int64_t at = 0, start, stop;
+    for (int64_t i = 0; i < a.count; at += a.runs[2 * i + 1], i++) {
+        share(a.runs[2 * i + 1], part, parts, &start, &stop);
+        const weight *rows = a.head + (a.runs[2 * i] + start) * a.n;
+        product(rows, stop - start, a.n, a.x, a.rows, a.logits + at + start, a.width);
     }
 }
 
@@ -596,13 +736,6 @@ void decode(const model *m, int64_t rows, const int64_t *ids, const int64_t *slo
    floats as x has. */
 void outputs(const weight *head, int64_t n, const weight *x, int64_t rows, const int64_t *runs, int64_t count,
              float *logits, int64_t width, float *room, int64_t threads) {
-    const factor *given = factors(x, rows * n, room);
-#pragma omp parallel num_threads(threads)
-    {
-        int64_t at = 0, start, stop;
-        for (int64_t i = 0; i < count; at += runs[2 * i + 1], i++) {
-            share(runs[2 * i + 1], omp_get_thread_num(), omp_get_num_threads(), &start, &stop);
-            product(head + (runs[2 * i] + start) * n, stop - start, n, given, rows, logits + at + start, width);
-        }
-    }
+    const asked a = {head, n, rows, count, width, factors(x, rows * n, room), runs, logits};
+    together(produce, &a, (int)threads);
 }

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ HUMAN, MMGPT, ANYGPT = "[Human]", "[MMGPT]", "[AnyGPT]"
 END_OF_HUMAN, END_OF_REPLY, END_OF_MESSAGE = "<eoh>", "<eos>", "<eom>"
 INSTRUCTION, RESPONSE = "<-Ins->", "<-Res->"
 UNKNOWN_SURFACE = " \u2047 "
+SHORT = 256
+"""Characters of a text whose ids are remembered: a template's own lines are in every prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,12 @@ class CodeRange:
         return self.start <= token < self.stop
 
 
+def _surface_of(token: int, surfaces: tuple[bytes, ...]) -> bytes:
+    if not 0 <= token < len(surfaces):
+        raise InputError(f"Id {token} is not a text id; decode takes ids from 0 to {len(surfaces) - 1}.")
+    return surfaces[token]
+
+
 class TextStream:
     """Turns text ids into characters one id at a time; holds back bytes of a character that is not yet whole.
 
@@ -65,9 +74,7 @@ class TextStream:
 
     def feed(self, token: int) -> str:
         """The characters that `token` completes, possibly none. Raises InputError for an id that is not text."""
-        if not 0 <= token < len(self._surfaces):
-            raise InputError(f"Id {token} is not a text id; decode takes ids from 0 to {len(self._surfaces) - 1}.")
-        surface = self._surfaces[token]
+        surface = _surface_of(token, self._surfaces)
         if surface and not self._started:
             self._started = True
             surface = surface.removeprefix(b" ")
@@ -84,6 +91,7 @@ class Vocabulary:
     def __init__(self, pieces: Any, added: Mapping[str, int]) -> None:
         """pieces: a sentencepiece.SentencePieceProcessor. added: token string -> id, as in added_tokens.json."""
         self._pieces = pieces
+        self._encoded = lru_cache(maxsize=256)(self._encode)
         self._added = dict(added)
         self.text_size: int = len(pieces)
         """Ids below are SentencePiece's; added tokens follow."""
@@ -162,8 +170,11 @@ class Vocabulary:
 
         Raises InputError for half a character: what a shell or JSON makes of bytes that are no UTF-8.
         """
+        return list(self._encoded(text) if len(text) <= SHORT else self._encode(text))
+
+    def _encode(self, text: str) -> Sequence[int]:
         try:
-            return list(self._pieces.encode(text.encode())) if text else []
+            return self._pieces.encode(text.encode()) if text else []
         except UnicodeEncodeError as error:
             raise InputError(
                 f"The text has {text[error.start]!r} at character {error.start + 1}, which is no character; "
@@ -172,8 +183,8 @@ class Vocabulary:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The characters of text ids; the dummy prefix's blank is left out. Raises InputError for other ids."""
-        stream = self.stream()
-        return "".join([*(stream.feed(token) for token in tokens), stream.finish()])
+        whole = b"".join([_surface_of(token, self._surfaces) for token in tokens])
+        return whole.removeprefix(b" ").decode("utf-8", "replace")
 
     def stream(self) -> TextStream:
         """A decoder that takes one id at a time."""

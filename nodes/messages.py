@@ -56,6 +56,8 @@ def turn_id(message: AIMessage) -> str | None:
 
 def blocks(message: BaseMessage) -> list[Block]:
     """The message's content in LangChain's v1 blocks; a URL that holds its own data is base64 like any other."""
+    if type(message) is HumanMessage and isinstance(message.content, str):  # as nearly all are: no need to look closer
+        return [{"type": "text", "text": message.content}] if message.content else []
     return [_inlined(cast(Block, block)) for block in message.content_blocks]
 
 

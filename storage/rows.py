@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, Row, insert, select
 
@@ -24,6 +24,14 @@ SIDES = ("request", "reply")
 # Statements that every turn needs are made once: SQLAlchemy then finds their compiled form without looking at them.
 NEW_TURN, NEW_GENERATION = insert(TurnRow), insert(GenerationRow)
 NEW_PART, NEW_TIMING = insert(PartRow), insert(TimingRow)
+
+
+class Link(NamedTuple):
+    """A turn's place in the chain: digest of its content, hash, and when it was made, in seconds since 1970."""
+
+    digest: str
+    hash: str
+    at: float
 
 
 def seconds_of(created: str) -> float:
@@ -62,19 +70,17 @@ def _dense_part(part: Part) -> Part:
     return replace(part, span=Span(part.span.modality, ids))
 
 
-def insert_turn(connection: Connection, turn: Turn, digest: str, at: float) -> int:
+def insert_turn(connection: Connection, turn: Turn, link: Link) -> int:
     """Write the row of the chain; returns its number."""
-    key = connection.execute(NEW_TURN, _turn_values(turn, digest, at)).inserted_primary_key
+    key = connection.execute(NEW_TURN, _turn_values(turn, link)).inserted_primary_key
     return int(key[0]) if key else 0
 
 
-def insert_turns(
-    connection: Connection, turns: Sequence[Turn], digests: Sequence[str], moments: Sequence[float]
-) -> list[int]:
+def insert_turns(connection: Connection, turns: Sequence[Turn], links: Sequence[Link]) -> list[int]:
     """Write many rows of the chain; returns their numbers."""
     if not turns:
         return []
-    connection.execute(NEW_TURN, [_turn_values(*row) for row in zip(turns, digests, moments, strict=True)])
+    connection.execute(NEW_TURN, [_turn_values(*row) for row in zip(turns, links, strict=True)])
     numbers: dict[str, int] = {}
     for start in range(0, len(turns), BATCH):
         ids = [turn.id for turn in turns[start : start + BATCH]]
@@ -83,18 +89,18 @@ def insert_turns(
     return [numbers[turn.id] for turn in turns]
 
 
-def _turn_values(turn: Turn, digest: str, at: float) -> dict[str, Any]:
+def _turn_values(turn: Turn, link: Link) -> dict[str, Any]:
     return {
         "id": turn.id,
         "conversation": turn.conversation,
         "parent": turn.parent,
         "run": turn.run,
         "created": turn.created,
-        "at": at,
+        "at": link.at,
         "dropped": turn.dropped,
         "options": dict(turn.options),
-        "digest": digest,
-        "hash": turn.hash,
+        "digest": link.digest,
+        "hash": link.hash,
     }
 
 

@@ -13,11 +13,14 @@ from sqlalchemy import Connection, select
 
 from ..anygpt_model.values import Turn
 from . import search
-from .database import Database
+from .database import Conflict, Database
 from .documents import chain, digest
-from .rows import BATCH, dense, insert_contents, insert_turns, load_turns, seconds_of
+from .rows import BATCH, Link, dense, insert_contents, insert_turns, load_turns, seconds_of
 from .tables import TurnRow
 from .turns import count_references, parent_hash, texts_of, touch_conversations
+
+Given = tuple[Turn, Turn, str]
+"""A turn, the same with arrays in place of tuples, and the digest of its content."""
 
 
 def record_together(database: Database, turns: Sequence[Turn]) -> list[Turn]:
@@ -25,18 +28,21 @@ def record_together(database: Database, turns: Sequence[Turn]) -> list[Turn]:
 
     Raises UnknownName for a parent that is not in the store, StoreError if a medium was not put or an id is taken.
     """
-    prepared = [(turn, dense(turn)) for turn in turns]
-    digests = [digest(swift) for _, swift in prepared]
-    with database.writing() as connection:
-        known = _by_run(connection, [turn.run for turn in turns])
-        new = [
-            (turn, replace(swift, hash=chain(content, parent_hash(connection, turn))), content)
-            for (turn, swift), content in zip(prepared, digests, strict=True)
-            if turn.run not in known
-        ]
-        _append(connection, [swift for _, swift, _ in new], [content for _, _, content in new])
-    made = {turn.run: replace(turn, hash=swift.hash) for turn, swift, _ in new}
-    return [known.get(turn.run) or made[turn.run] for turn in turns]
+    given = [(turn, swift, digest(swift)) for turn, swift in ((turn, dense(turn)) for turn in turns)]
+    return _recorded(database, given)
+
+
+def _recorded(database: Database, given: Sequence[Given]) -> list[Turn]:
+    try:
+        with database.writing() as connection:
+            return _append(connection, given)
+    except Conflict:  # nearly always all are new: that is not asked for beforehand
+        known = recorded_runs(database, [turn.run for turn, _, _ in given])
+        if not known:
+            raise
+    made = _recorded(database, [one for one in given if one[0].run not in known])
+    known.update({turn.run: turn for turn in made})
+    return [known[turn.run] for turn, _, _ in given]
 
 
 def recorded_runs(database: Database, runs: Iterable[str]) -> dict[str | None, Turn]:
@@ -45,14 +51,19 @@ def recorded_runs(database: Database, runs: Iterable[str]) -> dict[str | None, T
         return _by_run(connection, list(runs))
 
 
-def _append(connection: Connection, turns: Sequence[Turn], digests: Sequence[str]) -> None:
-    moments = [seconds_of(turn.created) for turn in turns]
-    touch_conversations(connection, [(turn.conversation, at) for turn, at in zip(turns, moments, strict=True)])
-    numbers = insert_turns(connection, turns, digests, moments)
+def _append(connection: Connection, given: Sequence[Given]) -> list[Turn]:
+    links = [
+        Link(content, chain(content, parent_hash(connection, turn)), seconds_of(turn.created))
+        for turn, _, content in given
+    ]
+    turns = [swift for _, swift, _ in given]
+    touch_conversations(connection, [(turn.conversation, link.at) for turn, link in zip(turns, links, strict=True)])
+    numbers = insert_turns(connection, turns, links)
     for turn in turns:
         count_references(connection, turn)
     insert_contents(connection, numbers, turns)
     search.index(connection, [(number, texts_of(turn)) for number, turn in zip(numbers, turns, strict=True)])
+    return [replace(turn, hash=link.hash) for (turn, _, _), link in zip(given, links, strict=True)]
 
 
 def _by_run(connection: Connection, runs: Sequence[str | None]) -> dict[str | None, Turn]:

@@ -16,7 +16,7 @@ from ..anygpt_model.values import Turn
 from . import search
 from .database import Conflict, Database
 from .documents import chain, digest
-from .rows import dense, insert_content, insert_turn, load_turns, seconds_of
+from .rows import Link, dense, insert_content, insert_turn, load_turns, seconds_of
 from .tables import Conversation, MediaRow, TurnRow
 
 SHORTEST = 8
@@ -56,7 +56,7 @@ class TurnLog:
         content = digest(swift)
         try:
             with self._database.writing() as connection:
-                return replace(turn, hash=append(connection, swift, content, at).hash)
+                return replace(turn, hash=append(connection, swift, content, at))
         except Conflict as conflict:  # nearly always a first writing: that is not asked for beforehand
             with self._database.reading() as connection:
                 before = self.by_run(connection, turn.run)
@@ -95,15 +95,15 @@ class TurnLog:
             return None if number is None else load_turns(connection, [number])[0]
 
 
-def append(connection: Connection, turn: Turn, content: str, at: float) -> Turn:
-    """Write `turn`, whose content has the digest `content`, behind its parent; returns it with its hash."""
-    linked = replace(turn, hash=chain(content, parent_hash(connection, turn)))
+def append(connection: Connection, turn: Turn, content: str, at: float) -> str:
+    """Write `turn`, whose content has the digest `content`, behind its parent; returns its hash."""
+    link = Link(content, chain(content, parent_hash(connection, turn)), at)
     touch_conversations(connection, [(turn.conversation, at)])
-    number = insert_turn(connection, linked, content, at)
+    number = insert_turn(connection, turn, link)
     count_references(connection, turn)
-    insert_content(connection, number, linked)
+    insert_content(connection, number, turn)
     search.index(connection, [(number, texts_of(turn))])
-    return linked
+    return link.hash
 
 
 def parent_hash(connection: Connection, turn: Turn) -> str | None:

@@ -15,7 +15,7 @@ from anyloom.storage import search
 from anyloom.storage.database import Database, parse_url
 from anyloom.storage.doctor import examine
 from anyloom.storage.documents import chain, digest
-from anyloom.storage.rows import insert_content, insert_turn, seconds_of
+from anyloom.storage.rows import Link, insert_content, insert_turn, seconds_of
 from anyloom.storage.schema import REVISIONS, current, upgrade
 from anyloom.storage.store import Store, open_store
 from anyloom.storage.tables import Base
@@ -36,12 +36,10 @@ def test_an_old_database_with_data_is_upgraded(url: str, tmp_path: Path) -> None
         assert not inspect(connection).has_table("jobs")
         for turn in turns:
             touch_conversations(connection, [(turn.conversation, 1.0)])
-            linked = type(turn)(
-                **{**{name: getattr(turn, name) for name in turn.__slots__}, "hash": chain(digest(turn), None)}
-            )
-            number = insert_turn(connection, linked, digest(turn), seconds_of(turn.created))
+            content = digest(turn)
+            number = insert_turn(connection, turn, Link(content, chain(content, None), seconds_of(turn.created)))
             count_references(connection, turn)
-            insert_content(connection, number, linked)
+            insert_content(connection, number, turn)
     database.close()
     with open_store(url, home=tmp_path, blobs=str(tmp_path / "blobs")) as store:
         assert [one.id for one in store.search("needle")] == [turn.id for turn in reversed(turns)]
