@@ -1,7 +1,12 @@
 """The compiled step: the numbers of the operations that it replaces, the same bits in any company, or none at all."""
 
+import os
 import shutil
+import signal
+import time
 import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +44,16 @@ def prompted(llama: Llama, lengths: list[int], rows: list[int]) -> Slots:
     return slots
 
 
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """However small a pass, three threads share it."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(compiled, "_WORK", 1)
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
 @needs_compiler
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
 def test_it_equals_the_operations(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, close: float) -> None:
@@ -59,13 +74,13 @@ def test_it_equals_the_operations(monkeypatch: pytest.MonkeyPatch, dtype: torch.
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_row_has_the_same_bits_in_any_company(dtype: torch.dtype) -> None:
+def test_a_row_has_the_same_bits_in_any_company(dtype: torch.dtype, shared: None) -> None:
     llama, rows = opened(dtype), list(range(7))
     lengths = [3 + 5 * row for row in rows]
     legal = Legal(Modality.TEXT, ((0, 90),), ())
     before = torch.get_num_threads()
     try:
-        torch.set_num_threads(2)
+        torch.set_num_threads(3)
         together = llama.step(rows, lengths, prompted(llama, lengths, rows))
         torch.set_num_threads(1)
         for row in rows:
@@ -89,6 +104,48 @@ def test_a_prompt_has_the_bits_of_its_steps(dtype: torch.dtype) -> None:
     slots.install(0, head)
     for place in range(37, 90):
         assert torch.equal(llama.step([int(ids[place])], [place], slots)[0], states[place])
+
+
+@needs_compiler
+def test_many_threads_ask_for_passes_at_once(shared: None) -> None:
+    lengths, rows = [4, 9, 14], [0, 1, 2]
+    models = [opened(torch.float32) for _ in range(4)]
+    slots = [prompted(llama, lengths, rows) for llama in models]
+    expected = models[0].step(rows, lengths, slots[0])
+
+    def repeated(number: int) -> bool:
+        found = (models[number].step(rows, lengths, slots[number]) for _ in range(300))
+        return all(torch.equal(one, expected) for one in found)
+
+    with ThreadPoolExecutor(len(models)) as pool:
+        assert all(pool.map(repeated, range(len(models))))
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_of_fork_has_threads_of_its_own(shared: None) -> None:
+    llama, lengths, rows = opened(torch.float32), [4, 9], [0, 1]
+    slots = prompted(llama, lengths, rows)
+    expected = llama.step(rows, lengths, slots)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(llama.step(rows, lengths, slots), expected) else 1)
+    deadline = time.monotonic() + 60
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+
+
+@needs_compiler
+def test_between_passes_no_core_is_busy(shared: None) -> None:
+    llama, lengths, rows = opened(torch.float32), [4, 9], [0, 1]
+    llama.step(rows, lengths, prompted(llama, lengths, rows))
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.25
 
 
 @needs_compiler
