@@ -559,7 +559,7 @@ static struct team {
     pthread_mutex_t turn, gate;
     pthread_cond_t bell;
     int hired, parts;
-    long long since[MOST]; /* the calls that a helper has missed */
+    long long since[MOST]; /* the calls before a helper came */
     work task;
     const void *given;
     atomic_int asleep, busy, met;
@@ -608,6 +608,7 @@ static void *helper(void *number) {
 
 /* Have helpers for `parts` parts; how many parts there are hands for. */
 static int hire(int parts) {
+    if (team.hired + 1 >= parts) return parts;
     sigset_t all, before;
     sigfillset(&all); /* signals are for the threads of Python */
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -617,7 +618,7 @@ static int hire(int parts) {
         pthread_detach(thread);
     }
     pthread_sigmask(SIG_SETMASK, &before, 0);
-    return team.hired + 1 < parts ? team.hired + 1 : parts;
+    return team.hired + 1;
 }
 
 /* Do `task` in `parts` parts, one of them here. */
@@ -646,8 +647,11 @@ static void together(work task, const void *given, int parts) {
 /* Threads are not inherited by a child of fork. */
 static void alone(void) { team = (struct team)NOBODY; }
 
-/* To be called once, before all else. */
+/* To be called before all else, by every model that is opened. */
 void prepare(void) {
+    static int prepared = 0;
+    if (prepared) return;
+    prepared = 1;
     ask_for_tiles();
     pthread_atfork(0, 0, alone);
 }

@@ -190,6 +190,18 @@ def test_decode_reads_like_sentencepiece_and_streams_alike(text: str) -> None:
     assert "".join([*map(stream.feed, ids), stream.finish()]) == VOCABULARY.decode(ids)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(list(VOCABULARY.text_ids)), max_size=12))
+def test_any_ids_stream_as_they_decode(ids: list[int]) -> None:
+    stream = VOCABULARY.stream()
+    assert "".join([*map(stream.feed, ids), stream.finish()]) == VOCABULARY.decode(ids)
+
+
+def test_the_ids_of_a_text_are_the_callers_own() -> None:
+    VOCABULARY.encode("a cat").clear()
+    assert VOCABULARY.encode("a cat")
+
+
 def test_a_stream_holds_back_half_a_character() -> None:
     stream = VOCABULARY.stream()
     pieces = [stream.feed(token) for token in VOCABULARY.encode("é!")]

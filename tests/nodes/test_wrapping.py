@@ -111,6 +111,13 @@ def test_data_in_a_url_is_base64_and_other_urls_stay() -> None:
     assert [block.get("base64") for block in made] == ["AAAA", None, None]
 
 
+def test_a_plain_text_is_the_block_that_langchain_makes_of_it() -> None:
+    from langchain_core.messages import HumanMessage
+
+    for text in ("a cat", " ", ""):
+        assert blocks(HumanMessage(text)) == HumanMessage(text).content_blocks
+
+
 def test_settings_of_a_modality_win_over_the_calls() -> None:
     chosen = sampling(Context(temperature=0.5, sampling={"music": {"top_k": 9}}))
     assert chosen[Modality.MUSIC].top_k == 9
