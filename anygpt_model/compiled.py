@@ -1,36 +1,27 @@
-"""The forward pass as machine code: step.c, built by the machine's own compiler, kept in the user's cache.
-
-Where no compiler is found, it fails, or the sizes don't fit, `open_step` says so in the log and returns None: the same
-step then runs operation by operation. Building takes about a second, once; ANYLOOM_COMPILED=0 does without. Uses
-as many threads as torch does, of its own. Knows no token and no sampling.
+"""The forward pass as machine code (step.c), where that can be built and the sizes fit; else the same pass runs
+operation by operation. Uses as many threads as torch does, of its own. Knows no token and no sampling.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import logging
 import os
-import shutil
-import subprocess
-import tempfile
 import threading
-import time
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from .machine_code import library, wanted
 
 if TYPE_CHECKING:
     from .caches import Prefix, Slots
     from .llama import Layer
     from .llama_shape import LlamaShape
 
-_SOURCE = Path(__file__).with_name("step.c")
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-pthread", "-fPIC")
+_FLAGS = ("-ffp-contract=off",)
 _SIZES = ("hidden", "wide", "layers", "heads", "kv_heads", "head_dim", "positions")
 _PLACES = ("embedding", "norm", "rotations", "norms", "products", "caches")
 _KINDS = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
@@ -38,9 +29,6 @@ _STEPS = {torch.float32: 16, torch.bfloat16: 32}
 """Weights that are read at a time: what every width must be a multiple of."""
 _WORK = 8 << 20
 """Products of two numbers that are worth a thread: with less each, waiting for one another costs more."""
-_TIME_LIMIT = 120
-"""Seconds that a compiler may take."""
-_log = logging.getLogger(__name__)
 
 
 class _Model(ctypes.Structure):
@@ -152,25 +140,16 @@ def _pointers(tensors: Sequence[Tensor]) -> Any:
 
 def fits(shape: LlamaShape, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether step.c can serve this model and the user wants it to."""
-    wanted = os.environ.get("ANYLOOM_COMPILED", "1") != "0"
-    if not wanted or device.type != "cpu" or dtype not in _KINDS:
+    if not wanted() or device.type != "cpu" or dtype not in _KINDS:
         return False
     widths = (shape.hidden, shape.intermediate, shape.heads * shape.head_dim)
     return all(size % _STEPS[dtype] == 0 for size in widths) and shape.head_dim % 16 == 0
 
 
 def build(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """step.c for weights of `dtype`, built unless the cache has it; None where that can't be done, with the reason
-    logged."""
-    compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc")
-    if compiler is None:
-        _log.info("No C compiler is here: ids are decoded operation by operation; install gcc for a faster step.")
-        return None
-    try:
-        return _loaded(_built(compiler, (*_FLAGS, *_KINDS[dtype])))
-    except (OSError, subprocess.SubprocessError) as error:
-        _log.info("The compiled step can't be used (%s): ids are decoded operation by operation.", error)
-        return None
+    """step.c for weights of `dtype`; None where that can't be built."""
+    found = library("step.c", (*_FLAGS, *_KINDS[dtype]), "ids are decoded operation by operation")
+    return None if found is None else _declared(found)
 
 
 def open_step(
@@ -180,8 +159,7 @@ def open_step(
     return CompiledStep(library, shape, _Weights(embedding, norm, head, layers))
 
 
-def _loaded(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     integer, pointer = ctypes.c_int64, ctypes.c_void_p
     library.decode_room.argtypes, library.decode_room.restype = [pointer, integer, integer], integer
     library.decode.argtypes, library.decode.restype = [pointer, integer, *[pointer] * 5, integer], None
@@ -191,43 +169,3 @@ def _loaded(path: Path) -> ctypes.CDLL:
         [pointer, integer, pointer, integer, pointer, integer, pointer, integer, pointer, integer], None,
     )  # fmt: skip
     return library
-
-
-def _built(compiler: str, flags: Sequence[str]) -> Path:
-    """The library's file; its name tells source, flags, compiler and processor, so that a change of one builds anew."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=_TIME_LIMIT).stdout
-    about = (_SOURCE.read_bytes(), " ".join(flags).encode(), version, _processor(), torch.__version__.encode())
-    target = _folder() / f"step-{hashlib.sha256(b'|'.join(about)).hexdigest()[:20]}.so"
-    if not target.is_file():
-        started = time.perf_counter()
-        with tempfile.TemporaryDirectory(dir=target.parent) as room:
-            part, whole = Path(room) / "step.o", Path(room) / "step.so"
-            link = ["-shared", str(part), "-o", str(whole), "-pthread", "-lm"]
-            for command in ([*flags, "-c", str(_SOURCE), "-o", str(part)], link):
-                subprocess.run([compiler, *command], capture_output=True, check=True, timeout=_TIME_LIMIT)
-            whole.replace(target)
-        _log.info("Built the decoding step in %.1f s, once for this machine.", time.perf_counter() - started)
-    return target
-
-
-def _folder() -> Path:
-    """Where built code is kept: the user's own cache, readable by nobody else; a folder of this process without one."""
-    from platformdirs import user_cache_path
-
-    folder = user_cache_path("anyloom", appauthor=False)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o022:
-            return folder
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="anyloom-"))
-
-
-def _processor() -> bytes:
-    """What the code was built for, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().split(b"\n")
-    except OSError:
-        return b""
-    return b"".join(line for line in lines[:40] if line.startswith((b"flags", b"Features", b"model")))

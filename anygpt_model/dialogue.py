@@ -202,11 +202,13 @@ def encode(pieces: Iterable[Piece], vocabulary: Vocabulary) -> tuple[list[int], 
     for is_text, run in groupby(pieces, key=lambda piece: isinstance(piece.content, str)):
         group = list(run)
         if is_text:
-            segment = vocabulary.encode("".join(str(piece.content) for piece in group))
-            given = "".join(str(piece.content) for piece in group if not piece.learned)
-            start = len(vocabulary.encode(given)) if any(piece.learned for piece in group) else len(segment)
+            segment = vocabulary.encode("".join([str(piece.content) for piece in group]))
+            start = len(segment)
+            if any(piece.learned for piece in group):
+                given = "".join([str(piece.content) for piece in group if not piece.learned])
+                start = min(start, len(vocabulary.encode(given)))
             ids += segment
-            mask += [position >= start for position in range(len(segment))]
+            mask += [False] * start + [True] * (len(segment) - start)
         else:
             for piece in group:
                 ids += [int(token) for token in piece.content]

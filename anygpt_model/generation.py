@@ -17,13 +17,13 @@ from torch import Tensor
 
 from .beams import Search, Wording, count_of
 from .caches import Prefix, Prefixes, Slots, copy
+from .drawing import Drawing
 from .errors import InputError
 from .legal_ids import Legal
 from .legality import Automaton, Grammar
 from .llama import PREFILL_CHUNK, Llama
 from .modalities import spec
-from .redrawing import decide_rows
-from .sampling import Decision, decide
+from .sampling import Decision
 from .values import Finish, Generation, Modality, Request, Sampling
 
 
@@ -81,11 +81,6 @@ class Decider:
         """Which of the legal ids the open span holds; None where no penalty asks for it."""
         legal, sampling = self.settings()
         return None if sampling.repetition_penalty == 1.0 else self._repeats.among(legal)
-
-    def draw(self, logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Decision:
-        """The next id by the logits [legal.size] of the legal ids."""
-        legal, sampling = self.settings()
-        return self.meant(decide(logits, legal.ids(), sampling, self.request.seed, self.step, self.repeated()))
 
     def meant(self, drawn: Decision) -> Decision:
         """The decision that a drawn one stands for: see Automaton.meant."""
@@ -187,8 +182,9 @@ class Prefill:
 class Batch:
     """The replies being decoded, stream n in row n of the caches. One thread at a time."""
 
-    def __init__(self, model: Llama, size: int, positions: int, prefix_bytes: int) -> None:
+    def __init__(self, model: Llama, size: int, positions: int, prefix_bytes: int, drawing: Drawing) -> None:
         self.model = model
+        self._drawing = drawing
         self.slots = Slots(model, size, positions)
         self.prefixes = Prefixes(prefix_bytes)
         self.streams: list[Stream] = []
@@ -234,7 +230,37 @@ class Batch:
             rows = list(group)
             chosen = hidden if len(rows) == len(streams) else hidden[torch.tensor(rows, device=hidden.device)]
             legal = streams[rows[0]].decider.automaton.legal()
-            _draw([streams[row] for row in rows], self.model.logits(chosen, legal))
+            self._draw([streams[row] for row in rows], legal, self.model.logits(chosen, legal))
+
+    def _draw(self, streams: list[Stream], legal: Legal, logits: NDArray[np.float32]) -> None:
+        """The next id of each stream by its row of `logits`, those of the `legal` ids; equal settings at once."""
+        alike: dict[Sampling, list[int]] = {}
+        for row, stream in enumerate(streams):
+            alike.setdefault(stream.decider.settings()[1], []).append(row)
+        for sampling, rows in alike.items():
+            some = [streams[row] for row in rows]
+            for stream, found in zip(some, self._drawn(some, legal, sampling, logits[rows]), strict=True):
+                try:
+                    if isinstance(found, Exception):
+                        raise found
+                    stream.take(stream.decider.meant(found))
+                except Exception as error:
+                    stream.error = error
+
+    def _drawn(
+        self, streams: list[Stream], legal: Legal, sampling: Sampling, logits: NDArray[np.float32]
+    ) -> list[Decision | Exception]:
+        """What each stream draws by its row of `logits`; where that fails, each draws alone and fails alone."""
+        deciders = [stream.decider for stream in streams]
+        draws = [(decider.request.seed, decider.step) for decider in deciders]
+        try:
+            held = [found for decider in deciders if (found := decider.repeated()) is not None]
+            return [*self._drawing(logits, legal.ids(), sampling, draws, np.stack(held) if held else None)]
+        except Exception as error:
+            if len(streams) == 1:
+                return [error]
+            pieces = (self._drawn([one], legal, sampling, logits[row : row + 1]) for row, one in enumerate(streams))
+            return [found for piece in pieces for found in piece]
 
     def remove(self, finished: Iterable[Stream]) -> None:
         """Take streams out, whatever their state, and keep their caches for whoever continues them."""
@@ -253,29 +279,3 @@ class Batch:
         if stream.decider.automaton.ended and self.prefixes.limit:
             ids = np.asarray([*stream.request.prompt, *stream.ids[:-1]], dtype=np.int64)
             self.prefixes.keep(ids, self.slots.extract(row, len(ids)))
-
-
-def _draw(streams: list[Stream], logits: NDArray[np.float32]) -> None:
-    """The next id of each stream by its row of `logits`, those of their common legal ids; equal settings at once."""
-    alike: dict[Sampling, list[int]] = {}
-    for row, stream in enumerate(streams):
-        alike.setdefault(stream.decider.settings()[1], []).append(row)
-    for sampling, rows in alike.items():
-        found = _together([streams[row].decider for row in rows], sampling, logits[rows]) if len(rows) > 1 else None
-        for place, row in enumerate(rows):
-            decider = streams[row].decider
-            try:
-                streams[row].take(decider.draw(logits[row]) if found is None else decider.meant(found[place]))
-            except Exception as error:
-                streams[row].error = error
-
-
-def _together(deciders: list[Decider], sampling: Sampling, logits: NDArray[np.float32]) -> list[Decision] | None:
-    """What each draws by its row of `logits`; None where that fails, so that each draws alone and fails alone."""
-    ids = deciders[0].automaton.legal().ids()
-    draws = [(decider.request.seed, decider.step) for decider in deciders]
-    try:
-        held = [found for decider in deciders if (found := decider.repeated()) is not None]
-        return decide_rows(logits, ids, sampling, draws, np.stack(held) if held else None)
-    except Exception:
-        return None

@@ -95,6 +95,10 @@ class Reader:
 
 def segments(ids: Iterable[int], vocabulary: Vocabulary, opened: Modality | None = None) -> list[Segment]:
     """A reply's segments in their order, nothing left out but markers. Raises InputError for an id out of place."""
+    ids = tuple(ids)
+    said = ids[:-1]
+    if opened is None and said and ids[-1] in vocabulary.stop_ids and vocabulary.all_text(said):
+        return [Segment(Modality.TEXT, said)]  # as most replies are: no need to look at each id
     reader = Reader(vocabulary, opened)
     found = [reader.push(token) for token in ids]
     return [segment for segment in [*found, reader.finish()] if segment is not None]

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from .drawing import Drawing
 from .errors import ReplayError
 from .generation import Batch, Decider
 from .legality import Grammar
@@ -56,9 +57,10 @@ class Live:
         self.grammar = grammar
         self.context_length = context_length
         llama.reserve(context_length)
+        drawing = Drawing()
 
         def open_batch() -> Batch:
-            return Batch(llama, slots, context_length, prefix_bytes)
+            return Batch(llama, slots, context_length, prefix_bytes, drawing)
 
         self._scheduler = Scheduler(open_batch, queue)
 

@@ -157,6 +157,10 @@ class Vocabulary:
             return Modality.TEXT if token > self.eos else None
         return next((found.modality for found in self.ranges.values() if token in found), None)
 
+    def all_text(self, tokens: Sequence[int]) -> bool:
+        """Whether all of `tokens`, of which there is one at least, are pieces of text."""
+        return self.eos < min(tokens) and max(tokens) < self.text_size
+
     def string(self, token: int) -> str:
         """The token string of any id, as the checkpoint's files write it."""
         if token in self._strings:

@@ -70,12 +70,14 @@ class Conversion:
             # A reply that can't be written down is one item's failure; its turn is kept, and a retry finds it.
             return error
 
-    def _content(self, item: Item) -> list[Any]:
+    def _content(self, item: Item) -> str | list[Any]:
         limits = Limits()
         text = request_text(self._source, item.source)
         if not text and not item.source["media"]:
             raise InputError("The request is empty; give the item a text or a file.")
         files = [(self._source.read(path, limits.max_bytes), said) for path, said in item.source["media"]]
+        if not files:
+            return text
         content: list[Any] = [to_block(self._store, data, said) for data, said in files]
         return [*content, {"type": "text", "text": text}] if text else content
 

@@ -61,7 +61,9 @@ def answered(request: Request, dropped: int, generation: Generation) -> dict[str
 
 def bounds_here(options: Context, engine: Engine) -> Bounds:
     """The call's bounds, within what the engine was opened with. Raises UnknownName for a wish that is outside."""
-    wanted = base_bounds(bounds(options)) if style(options, engine) == BASE else bounds(options)
+    wanted = bounds(options)
+    if style(options, engine) == BASE:
+        wanted = base_bounds(wanted)
     if wanted.to is not None and wanted.to not in engine.modalities:
         known = ", ".join(sorted(engine.modalities))
         raise UnknownName(f"This engine was opened without {wanted.to}; ask for one of {known}.")
@@ -69,7 +71,7 @@ def bounds_here(options: Context, engine: Engine) -> Bounds:
     if wanted.to is None and not allowed:
         asked_for, known = (", ".join(sorted(some)) for some in (wanted.modalities, engine.modalities))
         raise UnknownName(f"This engine was opened without {asked_for}; ask for one of {known}.")
-    return replace(wanted, modalities=allowed)
+    return wanted if allowed == wanted.modalities else replace(wanted, modalities=allowed)
 
 
 def style(options: Context, engine: Engine) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from math import inf
 from typing import Any
 
@@ -15,6 +16,7 @@ from .base import BASE
 from .ports import Keeper
 from .state import Context
 
+USUAL = Bounds()
 DEFAULTS = {kind: modalities.spec(kind).sampling for kind in Modality}
 WORDS = ("to", "voice", "conversation", "parent", "run", "template", "instruction")
 """Options that are texts."""
@@ -49,24 +51,26 @@ def check_kinds(options: Context) -> None:
 def bounds(options: Context) -> Bounds:
     """What the reply must and may hold. Raises UnknownName for an unknown modality, InputError for a limit below
     one."""
-    default = Bounds()
-    made = Bounds(
-        to=None if options.to is None else modality(options.to),
-        modalities=default.modalities if options.modalities is None else frozenset(map(modality, options.modalities)),
-        max_tokens=default.max_tokens if options.max_tokens is None else options.max_tokens,
-        max_seconds=default.max_seconds if options.max_seconds is None else options.max_seconds,
-        max_segments=default.max_segments if options.max_segments is None else options.max_segments,
-    )
-    _check_limit("max_tokens", made.max_tokens, int)
-    _check_limit("max_segments", made.max_segments, int)
-    _check_limit("max_seconds", made.max_seconds, int | float)
-    return made
+    default = USUAL
+    tokens = _limit("max_tokens", options.max_tokens, default.max_tokens, int)
+    segments = _limit("max_segments", options.max_segments, default.max_segments, int)
+    seconds = _limit("max_seconds", options.max_seconds, default.max_seconds, int | float)
+    return _bounds(options.to, options.modalities, tokens, seconds, segments)
 
 
-def _check_limit(name: str, value: object, kind: Any) -> None:
+@lru_cache(maxsize=64, typed=True)  # each node asks, and the calls of a batch are alike
+def _bounds(to: str | None, kinds: tuple[str, ...] | None, tokens: int, seconds: float, segments: int) -> Bounds:
+    allowed = USUAL.modalities if kinds is None else frozenset(map(modality, kinds))
+    return Bounds(None if to is None else modality(to), allowed, tokens, seconds, segments)
+
+
+def _limit(name: str, value: Any, usual: Any, kind: Any) -> Any:
+    if value is None:
+        return usual
     if not isinstance(value, kind) or not 0 < value < inf:
         number = "whole number" if kind is int else "number"
         raise InputError(f"{name} {value!r} came; a {number} above 0 is taken, or none for the usual limit.")
+    return value
 
 
 def modality(name: str) -> Modality:
@@ -87,6 +91,8 @@ def sampling(options: Context, defaults: Mapping[Modality, Sampling] | None = No
     for name in options.sampling:
         modality(name)
     known = defaults or {}
+    if options.temperature is options.top_k is options.top_p is None and not options.sampling:
+        return {kind: known.get(kind) or default for kind, default in DEFAULTS.items()}
     common = {name: value for name in COMMON if (value := getattr(options, name)) is not None}
     return {
         kind: _sampling(kind, {**common, **options.sampling.get(kind, {})}, known.get(kind) or default)

@@ -111,6 +111,10 @@ canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fa
 """The one JSON spelling of a document: sorted keys, no spaces, ASCII. Raises ValueError for NaN and infinity."""
 
 
+class Spelled(str):
+    """A document that is canonical text already."""
+
+
 class Json(TypeDecorator[Any]):
     """A JSON document as canonical ASCII text. Nothing queries inside, and JSONB refuses the zero character."""
 
@@ -119,7 +123,7 @@ class Json(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         """Document -> text."""
-        return None if value is None else canonical(value)
+        return value if value is None or isinstance(value, Spelled) else canonical(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """Text -> document."""

@@ -173,7 +173,7 @@ def test_it_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, logge
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
         assert compiled.build(torch.float32) is not None
-    assert logged.text.count("Built the decoding step") == 1
+    assert logged.text.count("Built step.c") == 1
 
 
 def test_the_pocket_fits() -> None:
