@@ -70,8 +70,8 @@ class Prefixes:
         """Keep a sequence's cache; those that it continues go, and the oldest ones beyond the limit."""
         if prefix.nbytes > self.limit:
             return
-        continued = self._shared(ids) == self._lengths
-        for row in [row for row in self._kept if continued[row]]:
+        continued = (self._shared(ids) == self._lengths) & (self._lengths > 0)
+        for row in continued.nonzero()[0].tolist():
             self._drop(row)
         row = self._row(len(ids))
         self._ids[row, : len(ids)], self._lengths[row] = ids, len(ids)

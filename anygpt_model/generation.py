@@ -239,7 +239,8 @@ class Batch:
             alike.setdefault(stream.decider.settings()[1], []).append(row)
         for sampling, rows in alike.items():
             some = [streams[row] for row in rows]
-            for stream, found in zip(some, self._drawn(some, legal, sampling, logits[rows]), strict=True):
+            theirs = logits if len(alike) == 1 else logits[rows]
+            for stream, found in zip(some, self._drawn(some, legal, sampling, theirs), strict=True):
                 try:
                     if isinstance(found, Exception):
                         raise found

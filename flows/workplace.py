@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 QUEUE = 4096
 """Requests that may wait: here they are all this process's own, as many as its shards have in work at once."""
-SWITCH = 0.00002
+SWITCH = 0.0005
 """Seconds after which a thread lets another one have the interpreter: the decoding thread asks for it after each of its
 many small steps, and Python's own 5 ms would have it wait for the items' threads longer than it computes."""
 _lock = threading.Lock()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from math import inf
 from typing import Any
 
@@ -51,17 +50,13 @@ def check_kinds(options: Context) -> None:
 def bounds(options: Context) -> Bounds:
     """What the reply must and may hold. Raises UnknownName for an unknown modality, InputError for a limit below
     one."""
-    default = USUAL
-    tokens = _limit("max_tokens", options.max_tokens, default.max_tokens, int)
-    segments = _limit("max_segments", options.max_segments, default.max_segments, int)
-    seconds = _limit("max_seconds", options.max_seconds, default.max_seconds, int | float)
-    return _bounds(options.to, options.modalities, tokens, seconds, segments)
-
-
-@lru_cache(maxsize=64, typed=True)  # each node asks, and the calls of a batch are alike
-def _bounds(to: str | None, kinds: tuple[str, ...] | None, tokens: int, seconds: float, segments: int) -> Bounds:
-    allowed = USUAL.modalities if kinds is None else frozenset(map(modality, kinds))
-    return Bounds(None if to is None else modality(to), allowed, tokens, seconds, segments)
+    return Bounds(
+        to=None if options.to is None else modality(options.to),
+        modalities=USUAL.modalities if options.modalities is None else frozenset(map(modality, options.modalities)),
+        max_tokens=_limit("max_tokens", options.max_tokens, USUAL.max_tokens, int),
+        max_seconds=_limit("max_seconds", options.max_seconds, USUAL.max_seconds, int | float),
+        max_segments=_limit("max_segments", options.max_segments, USUAL.max_segments, int),
+    )
 
 
 def _limit(name: str, value: Any, usual: Any, kind: Any) -> Any:

@@ -72,9 +72,7 @@ def test_without_machine_code_numpy_draws(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("machine_code", ["1", "0"])
 @pytest.mark.parametrize("damage", [np.nan, np.inf])
-def test_logits_that_are_no_numbers_are_told(
-    monkeypatch: pytest.MonkeyPatch, machine_code: str, damage: float
-) -> None:
+def test_logits_that_are_no_numbers_are_told(monkeypatch: pytest.MonkeyPatch, machine_code: str, damage: float) -> None:
     monkeypatch.setenv("ANYLOOM_COMPILED", machine_code)
     logits = np.zeros((2, 40), np.float32)
     logits[1, 33] = damage

@@ -240,6 +240,16 @@ def test_parts_and_ids_go_both_ways(vocabulary: Vocabulary) -> None:
     assert render(back, vocabulary) == ids[:-1]
 
 
+@pytest.mark.parametrize("said", [1, 2, 40])
+def test_a_reply_of_text_alone_is_one_segment_as_if_read_id_by_id(vocabulary: Vocabulary, said: int) -> None:
+    random.seed(said)
+    ids = [*random.choices(range(vocabulary.eos + 1, vocabulary.text_size), k=said), min(vocabulary.stop_ids)]
+    reader = Reader(vocabulary)
+    one_by_one = [segment for token in ids if (segment := reader.push(token)) is not None]
+    assert segments(ids, vocabulary) == one_by_one
+    assert [segment.ids for segment in one_by_one] == [tuple(ids[:-1])]
+
+
 def test_segments_come_out_as_soon_as_they_are_whole(vocabulary: Vocabulary) -> None:
     table = vocabulary.range(SPEECH)
     reader = Reader(vocabulary)

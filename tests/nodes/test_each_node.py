@@ -83,6 +83,7 @@ def test_detect_refuses_before_it_keeps(keeper: Any, runtime: Any) -> None:
     for content, options, error in (
         ([block(PNG, "image")], {"voice": "nobody"}, UnknownName),
         ([block(PNG, "image")], {"to": "smell"}, UnknownName),
+        ([block(PNG, "image")], {"modalities": (["text"],)}, UnknownName),
         ([block(b"nothing", "image")], {}, MediaError),
         ([block(PNG, "image", "music")], {}, MediaError),
         ([block(PNG, "image", "smell")], {}, UnknownName),
