@@ -65,7 +65,7 @@ class Drawing:
         repeated [rows, n]: to which ids the repetition penalty applies. Raises NoNumbers if a row's logits are none.
         """
         if self._library is None:
-            if not np.isfinite(logits).all():
+            if not (logits < np.inf).all():
                 raise NoNumbers
             return decide_rows(logits, ids, sampling, draws, repeated)
         rows, columns = logits.shape

@@ -36,7 +36,7 @@ def ask(messages):
     return [one(message, context) for message, context in messages]
 
 def one(message, context):
-    text = message.content[-1]["text"]
+    text = message.text
     if "bad" in text:
         return InputError("The text is bad; say something else.")
     time.sleep(0.01)

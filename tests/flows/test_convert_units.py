@@ -55,7 +55,7 @@ class Scripted:
             return error
 
     def one(self, message: Any, context: Context) -> Turn:
-        text = message.content[-1]["text"]
+        text = message.text
         self.asked.append(text)
         if text == "bad":
             raise InputError("The text is bad; say something else.")
