@@ -14,23 +14,17 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import AnyloomError
+from .errors import CheckpointError
 from .machine_code import library, wanted
 from .redrawing import decide_rows
 from .sampling import Decision
 from .values import Sampling
 
 _MASK = 0xFFFFFFFFFFFFFFFF
-
-
-class NoNumbers(AnyloomError):
-    """What the model computed are no numbers."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The model's logits are no numbers (NaN or infinite): its weights are damaged, or too large for the type "
-            "that they are computed in; check the model, or open it with dtype float32."
-        )
+NO_NUMBERS = (
+    "The model's logits are no numbers (NaN or infinite): its weights are damaged, or too large for the type that they "
+    "are computed in; fetch the checkpoint again, or open it with dtype float32."
+)
 
 
 class _Settings(ctypes.Structure):
@@ -62,11 +56,12 @@ class Drawing:
     ) -> list[Decision]:
         """For each row of `logits` [rows, n] of `ids` [n], of seed and step `draws[r]`, what sampling.decide finds.
 
-        repeated [rows, n]: to which ids the repetition penalty applies. Raises NoNumbers if a row's logits are none.
+        repeated [rows, n]: to which ids the repetition penalty applies. Raises CheckpointError for logits that are no
+        numbers.
         """
         if self._library is None:
             if not (logits < np.inf).all():
-                raise NoNumbers
+                raise CheckpointError(NO_NUMBERS)
             return decide_rows(logits, ids, sampling, draws, repeated)
         rows, columns = logits.shape
         self._reserve(rows, 2 * columns)
@@ -80,7 +75,7 @@ class Drawing:
         )  # fmt: skip
         chosen = self._chosen[:rows]
         if chosen.min() < 0:
-            raise NoNumbers
+            raise CheckpointError(NO_NUMBERS)
         found = zip(ids[chosen].tolist(), *self._told[:, :rows].tolist(), strict=True)
         return [Decision(*drawn) for drawn in found]
 

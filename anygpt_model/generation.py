@@ -241,9 +241,10 @@ class Batch:
             some = [streams[row] for row in rows]
             theirs = logits if len(alike) == 1 else logits[rows]
             for stream, found in zip(some, self._drawn(some, legal, sampling, theirs), strict=True):
+                if isinstance(found, Exception):
+                    stream.error = found
+                    continue
                 try:
-                    if isinstance(found, Exception):
-                        raise found
                     stream.take(stream.decider.meant(found))
                 except Exception as error:
                     stream.error = error

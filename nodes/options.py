@@ -86,9 +86,9 @@ def sampling(options: Context, defaults: Mapping[Modality, Sampling] | None = No
     for name in options.sampling:
         modality(name)
     known = defaults or {}
-    if options.temperature is options.top_k is options.top_p is None and not options.sampling:
-        return {kind: known.get(kind) or default for kind, default in DEFAULTS.items()}
     common = {name: value for name in COMMON if (value := getattr(options, name)) is not None}
+    if not common and not options.sampling:
+        return {kind: known.get(kind) or default for kind, default in DEFAULTS.items()}
     return {
         kind: _sampling(kind, {**common, **options.sampling.get(kind, {})}, known.get(kind) or default)
         for kind, default in DEFAULTS.items()

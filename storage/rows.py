@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, Row, insert, select
 
-from ..anygpt_model.values import Bounds, Finish, Generation, Modality, Part, Sampling, Span, Turn
+from ..anygpt_model.values import Finish, Generation, Modality, Part, Span, Turn
 from .columns import Spelled, canonical, float_array, integer_array
 from .documents import bounds_document, media_document, read_bounds, read_media, read_sampling, sampling_document
 from .tables import GenerationRow, PartRow, TimingRow, TurnRow
@@ -143,26 +143,16 @@ def _generation_values(number: int, turn: Turn) -> dict[str, Any]:
         "tokens": len(made.ids),
         "finish": made.finish,
         "seed": made.seed,
-        "bounds": _spelled_bounds(turn.bounds),
-        "sampling": _spelled_sampling(tuple(turn.sampling.items())),
-        "fingerprints": _spelled_texts(tuple(turn.fingerprints.items())),
-        "versions": _spelled_texts(tuple(turn.versions.items())),
+        "bounds": bounds_document(turn.bounds),
+        "sampling": sampling_document(turn.sampling),
+        "fingerprints": _spelled(tuple(turn.fingerprints.items())),
+        "versions": _spelled(tuple(turn.versions.items())),
     }
 
 
-# What most turns of a store share is spelled once.
 @lru_cache(maxsize=64)
-def _spelled_bounds(bounds: Bounds) -> Spelled:
-    return Spelled(canonical(bounds_document(bounds)))
-
-
-@lru_cache(maxsize=64)
-def _spelled_sampling(settings: tuple[tuple[Modality, Sampling], ...]) -> Spelled:
-    return Spelled(canonical(sampling_document(dict(settings))))
-
-
-@lru_cache(maxsize=64)
-def _spelled_texts(texts: tuple[tuple[str, str], ...]) -> Spelled:
+def _spelled(texts: tuple[tuple[str, str], ...]) -> Spelled:
+    """What an engine's turns share, spelled once. Of texts alone: equal numbers (0.0 and -0.0) are spelled apart."""
     return Spelled(canonical(dict(texts)))
 
 

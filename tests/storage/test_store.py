@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from store_samples import make_turn, medium
 
 from anyloom.anygpt_model.errors import InputError, StoreError, UnknownName
-from anyloom.anygpt_model.values import Modality, Part, Span
+from anyloom.anygpt_model.values import Modality, Part, Sampling, Span
 from anyloom.nodes.ports import Keeper
+from anyloom.storage.documents import chain, digest
 from anyloom.storage.store import Store, memory_store, open_store
 
 
@@ -28,6 +30,14 @@ def test_a_turn_comes_back_as_it_was(store: Store) -> None:
     assert store.turn(turn.id[:8]) == recorded
     assert store.get(asked.hash) == b"asked"
     assert store.describe(made.hash) == made
+
+
+def test_settings_that_are_equal_but_spelled_apart_keep_their_hashes(store: Store) -> None:
+    for number, temperature in enumerate((0.0, -0.0)):
+        turn = replace(make_turn(), id=f"{number:032x}", run=f"run {number}", parent=None)
+        store.record_all([replace(turn, sampling={Modality.TEXT: Sampling(temperature)})])
+        found = store.turn(turn.id)
+        assert found.hash == chain(digest(found), None)
 
 
 @given(text=st.text(), ids=st.lists(st.integers(0, 2**40)), floats=st.lists(st.floats(allow_nan=False)))
