@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import HumanMessage
 
-from ..anygpt_model.errors import AnyloomError, InputError
+from ..anygpt_model.errors import AnyloomError, Cancelled, InputError
 from ..anygpt_model.media import Limits
 from ..anygpt_model.values import Turn
 from ..graphs.handles import to_block
 from ..nodes.state import Context
 from ..storage.jobs import Item
 from .destination import Destination, file_name
+from .interrupts import interrupted
 from .ledger import request_text
 from .shards import Result
 from .sources import Source
@@ -95,23 +97,22 @@ class Conversion:
 
 
 def asking(place: Workplace, seconds: float | None) -> Ask:
-    """How messages become turns; those that take more than `seconds` are TookTooLong, and the engine stops working on
-    them. The clock runs for all messages of a call together: the engine decodes them side by side."""
+    """How messages become turns; those that take more than `seconds` are TookTooLong, those that an interrupt ended are
+    Cancelled, and the engine stops working on both. The clock runs for all messages of a call together: the engine
+    decodes them side by side."""
 
     def ask(messages: Sequence[tuple[HumanMessage, Context]]) -> list[Turn | Exception]:
-        turns = place.side_by_side.turns(messages, None if seconds is None else _after(seconds))
-        return [_late(seconds) if turn is None else turn for turn in turns]
+        end = math.inf if seconds is None else time.monotonic() + seconds
+        turns = place.side_by_side.turns(messages, lambda: interrupted() or time.monotonic() > end)
+        return [_let_go(seconds) if turn is None else turn for turn in turns]
 
     return ask
 
 
-def _late(seconds: float | None) -> TookTooLong:
+def _let_go(seconds: float | None) -> Exception:
+    if seconds is None or interrupted():
+        return Cancelled("Its run was interrupted; start it again.")
     return TookTooLong(f"It took more than {seconds:g} s; allow an item more, or ask for less.")
-
-
-def _after(seconds: float) -> Callable[[], bool]:
-    end = time.monotonic() + seconds
-    return lambda: time.monotonic() > end
 
 
 def _context(item: Item, run: str) -> Context:

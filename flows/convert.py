@@ -28,7 +28,7 @@ from .planning import Order, leading, order
 from .quiet import sweep
 from .runners import check_database, task_runner
 from .running import Terms, dry, open_store, run_job
-from .server import check_server, no_heartbeat
+from .server import check_server, no_heartbeat, start_server
 from .shards import SHORT_WAVE, WAVE, Shard
 from .sources import Source
 from .watching import Answer, watched, watcher
@@ -217,6 +217,7 @@ def begun(
         handler.addFilter(of_nobody_else)
     try:
         with watched(quiet, doing) as seen, tags("anyloom", *named), no_heartbeat():
+            start_server()
             try:
                 run(**options)
             except told as error:

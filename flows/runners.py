@@ -1,4 +1,4 @@
-"""Where shards run, as a setting: threads of this process, Dask's workers, or Ray's.
+"""Where shards run, as a setting: threads of this process, processes of this machine, Dask's workers, or Ray's.
 
 ANYLOOM_TASK_RUNNER says which, ANYLOOM_TASK_WORKERS how many at once, ANYLOOM_TASK_ADDRESS which cluster (without it
 one is started on this machine, and ended with the flow). Knows no shard.
@@ -13,8 +13,10 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..anygpt_model.errors import SettingsError
+from .interrupts import SIGN
+from .worker_process import share, start_worker
 
-Named = Literal["threads", "dask", "ray"]
+Named = Literal["threads", "processes", "dask", "ray"]
 
 
 class RunnerSettings(BaseSettings):
@@ -54,7 +56,7 @@ def task_runner() -> Any:
 def check_database(database: str) -> None:
     """Raises SettingsError for a database that workers in other processes can't share."""
     chosen = runner_settings()
-    if chosen.runner != "threads" and not database.startswith("postgres"):
+    if chosen.runner in ("dask", "ray") and not database.startswith("postgres"):
         raise SettingsError(
             f"The task runner {chosen.runner} came with {database.split(':')[0]}, which processes can't share; "
             "set ANYLOOM_DATABASE_URL to a PostgreSQL one, or ANYLOOM_TASK_RUNNER=threads."
@@ -66,6 +68,12 @@ def _threads(chosen: RunnerSettings) -> Any:
 
     # Two shards at once: while the last replies of one are made, the next one keeps the engine's batch full.
     return ThreadPoolTaskRunner(max_workers=chosen.workers)
+
+
+def _processes(chosen: RunnerSettings) -> Any:
+    from prefect.task_runners import ProcessPoolTaskRunner
+
+    return ProcessPoolTaskRunner(chosen.workers, initializer=start_worker, initargs=(share(chosen.workers), str(SIGN)))
 
 
 def _dask(chosen: RunnerSettings) -> Any:
@@ -84,4 +92,9 @@ def _ray(chosen: RunnerSettings) -> Any:
     return RayTaskRunner(address=chosen.address, init_kwargs={} if chosen.address else {"num_cpus": chosen.workers})
 
 
-RUNNERS: dict[Named, Callable[[RunnerSettings], Any]] = {"threads": _threads, "dask": _dask, "ray": _ray}
+RUNNERS: dict[Named, Callable[[RunnerSettings], Any]] = {
+    "threads": _threads,
+    "processes": _processes,
+    "dask": _dask,
+    "ray": _ray,
+}

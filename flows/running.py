@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ from ..nodes.options import check_voice
 from ..storage.jobs import Job, NewItem
 from .artifacts import show_progress, show_summary
 from .destination import Destination, manifest_rows
+from .interrupts import stopping_on_interrupt
 from .planning import Order, all_items, estimate, known, planned, rows, wanted
 from .runners import runner_settings
+from .server import revive_server, shared_server
 from .watching import Answer, watcher
 
 if TYPE_CHECKING:
@@ -34,10 +37,16 @@ FEWEST, MOST = 128, 512
 worker is to get several."""
 LOOK = 0.5
 """Seconds between two looks at how far the shards are."""
+PATIENCE = 10.0
+"""Seconds that an interrupted run waits for its shards, so that the manifest tells what they were just writing down."""
 ROUNDS = 3
 """How often items are handed out whose worker died."""
 Submit = Callable[[dict[str, Any], int, int, float | None], PrefectFuture[Any]]
 """Hands out a shard: the order's document, its number, its size, its deadline."""
+
+
+class WorkerDied(AnyloomError):
+    """A worker process of this machine ended in the midst of its shard, and its pool with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +69,21 @@ class Terms:
 def run_job(given: Order, terms: Terms, submit: Submit) -> tuple[Answer, list[dict[str, Any]]]:
     """Plan, run the shards, write the manifest; what came of it, and the manifest."""
     began = time.monotonic()
+    handed: list[PrefectFuture[Any]] = []
+
+    def kept(document: dict[str, Any], number: int, size: int, deadline: float | None) -> PrefectFuture[Any]:
+        handed.append(submit(document, number, size, deadline))
+        return handed[-1]
+
     items = rows(given)
     place = Destination(given.out)
-    with open_store(given) as store:
+    with open_store(given) as store, shared_server():
         job = store.jobs.open(given.job, given.document())
         todo = _taken_in(store, job, items, terms)
         now = todo if terms.limit is None else min(terms.limit, todo)
         try:
-            done, failed = _rounds(given, store, job, now, terms, submit)
+            with stopping_on_interrupt(lambda: wait(handed, timeout=PATIENCE)):
+                done, failed = _rounds(given, store, job, now, terms, kept)
         finally:
             told = manifest_rows(all_items(store, job), [item.name for item in items])
             place.write_manifest(told)
@@ -154,7 +170,7 @@ def _rounds(given: Order, store: Store, job: Job, total: int, terms: Terms, subm
         late = deadline is not None and time.time() > deadline
         if done + failed >= total or late:
             return done, failed
-        if (done, failed) == earlier:
+        if (done, failed) == earlier or isinstance(error, WorkerDied):
             break
         log.warning("%d items were left by workers that died; they are handed out again", total - done - failed)
     if error is not None:
@@ -167,11 +183,17 @@ def _watched(futures: Sequence[PrefectFuture[Any]], look: Callable[[], None]) ->
     waiting: Sequence[PrefectFuture[Any]] = futures
     while waiting:
         waiting = list(wait(list(waiting), timeout=LOOK).not_done)
+        revive_server()
         look()
     found: Exception | None = None
     for future in futures:
         try:
             future.result()
+        except BrokenProcessPool:
+            found = WorkerDied(
+                "A worker process was ended from outside, most often because memory was short; start the run again to "
+                "go on where it stopped, with a smaller ANYLOOM_TASK_WORKERS if memory is the reason."
+            )
         except Exception as error:
             # The other shards' work stands; whether this one's matters is told by what is left.
             found = error

@@ -17,8 +17,9 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..anygpt_model.errors import AnyloomError, Busy
+from ..anygpt_model.errors import AnyloomError, Busy, Cancelled
 from ..storage.jobs import Item, Job
+from .interrupts import interrupted
 from .sources import printable
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def each(work: Callable[[Item], Result]) -> Work:
     """The work on one item as work on many, one after another."""
 
     def one(item: Item) -> Result | Exception:
+        if interrupted():
+            return Cancelled("Its run was interrupted; start it again.")
         try:
             return work(item)
         except Exception as error:
@@ -74,6 +77,8 @@ class Shard:
 
     def work(self, worker: str, limit: int) -> dict[str, int]:
         """Claim at most `limit` items and finish them; how many were done and how many failed."""
+        if interrupted():
+            return {"done": 0, "failed": 0}
         self._store.jobs.release(self._job, worker)  # what the same worker left when its task failed and came again
         items = self._store.jobs.claim(self._job, worker, limit, LEASE)
         counts: Counter[str] = Counter(done=0, failed=0)
@@ -101,8 +106,8 @@ class Shard:
 
     def _wave(self, items: Sequence[Item], last: bool) -> tuple[Counter[str], list[Item]]:
         """How many items of a wave were done and failed, and those that memory was too short for, if there is another
-        try. Nothing is begun after the deadline."""
-        if self._deadline is not None and time.time() > self._deadline:
+        try. Nothing is begun after the deadline or an interrupt, and what that ended is neither."""
+        if interrupted() or (self._deadline is not None and time.time() > self._deadline):
             return Counter(), []
         try:
             outcomes = self._work(items)
@@ -112,8 +117,8 @@ class Shard:
         pairs = list(zip(items, outcomes, strict=True))
         short = [item for item, told in pairs if isinstance(told, Exception) and short_of_memory(told) and not last]
         done = [(item, told.turn, told.outputs) for item, told in pairs if isinstance(told, Result)]
-        tried = set(map(id, short))
-        failed = [(item, reason(told)) for item, told in pairs if isinstance(told, Exception) and id(item) not in tried]
+        left = {id(item) for item, told in pairs if isinstance(told, Cancelled)} | set(map(id, short))
+        failed = [(item, reason(told)) for item, told in pairs if isinstance(told, Exception) and id(item) not in left]
         self._store.jobs.finish(done, failed)
         for item, why in failed:
             log.info("%s: %s", item.name, why, extra={"item": item.name, "job": self._job.name})

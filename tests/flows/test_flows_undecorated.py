@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -243,6 +246,9 @@ def test_columns_are_mapped_and_unknown_ones_refused(tmp_path: Path) -> None:
 
 def test_runners_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(runners.task_runner()).__name__ == "ThreadPoolTaskRunner"
+    monkeypatch.setenv("ANYLOOM_TASK_RUNNER", "processes")
+    assert type(runners.task_runner()).__name__ == "ProcessPoolTaskRunner"
+    runners.check_database("sqlite:///x.db")
     monkeypatch.setenv("ANYLOOM_TASK_RUNNER", "ray")
     monkeypatch.setitem(sys.modules, "prefect_ray", None)
     with pytest.raises(SettingsError, match=r"pip install 'anyloom\[ray\]'"):
@@ -324,15 +330,88 @@ def test_only_a_server_that_was_set_up_hears_a_heartbeat() -> None:
         assert get_current_settings().flows.heartbeat_frequency is None
 
 
-def test_a_run_here_and_now_has_no_heartbeat() -> None:
+def test_a_run_here_and_now_has_no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
     from anyloom.flows.convert import TooManyFailed, begun
 
+    monkeypatch.setattr("anyloom.flows.convert.start_server", lambda: None)
     beats: list[Any] = []
     with temporary_settings(restore_defaults=[PREFECT_API_URL]):
         begun(lambda: beats.append(get_current_settings().flows.heartbeat_frequency), {}, True, (), TooManyFailed)
     assert beats == [None]
+
+
+class TemporaryServer:
+    """Prefect's, as far as we know it."""
+
+    def __init__(self, code: int | None) -> None:
+        self.running, self.port, self.starts = True, 8123, 0
+        self.api_url = "http://127.0.0.1:8123/api"
+        self.server_process = SimpleNamespace(poll=lambda: code)
+
+    def start(self) -> None:
+        assert not self.running
+        self.running, self.starts = True, self.starts + 1
+        self.held = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
+def temporary(monkeypatch: pytest.MonkeyPatch, code: int | None) -> TemporaryServer:
+    server = TemporaryServer(code)
+    module = SimpleNamespace(SubprocessASGIServer=lambda: server)
+    monkeypatch.setitem(sys.modules, "prefect.server.api.server", module)  # type: ignore[arg-type]
+    return server
+
+
+def test_a_temporary_server_that_ended_is_started_again_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    from anyloom.flows.server import revive_server
+
+    alive = temporary(monkeypatch, None)
+    revive_server()
+    assert alive.starts == 0
+    dead = temporary(monkeypatch, -9)
+    revive_server()
+    assert (dead.starts, dead.port, dead.held) == (1, 8123, {signal.SIGINT})
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    monkeypatch.delitem(sys.modules, "prefect.server.api.server")
+    revive_server()
+
+
+def test_worker_processes_share_a_temporary_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from anyloom.flows.server import shared_server, start_server
+
+    server = temporary(monkeypatch, None)
+    with temporary_settings(restore_defaults=[PREFECT_API_URL]):
+        with shared_server():
+            assert PREFECT_API_URL.value() == server.api_url
+        server.running = False
+        with shared_server():
+            assert not PREFECT_API_URL.value()
+        start_server()
+    assert server.starts == 1
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        start_server()
+        with shared_server():
+            assert PREFECT_API_URL.value() == "http://127.0.0.1:1/api"
+    assert server.starts == 1
+
+
+def test_a_worker_that_was_ended_is_told_in_one_sentence() -> None:
+    from concurrent.futures.process import BrokenProcessPool
+
+    from prefect.futures import PrefectConcurrentFuture
+
+    from anyloom.flows.running import WorkerDied, _watched
+
+    wrapped: Future[Any] = Future()
+    wrapped.set_exception(BrokenProcessPool("A child process terminated abruptly."))
+    looks: list[int] = []
+    error = _watched([PrefectConcurrentFuture(uuid.uuid4(), wrapped)], lambda: looks.append(1))
+    assert isinstance(error, WorkerDied)
+    assert "ANYLOOM_TASK_WORKERS" in str(error)
+    assert looks
 
 
 def test_the_compose_file_sets_what_the_worker_reads() -> None:
