@@ -30,13 +30,21 @@ _PREFILL_BUDGET = 512
 
 
 @dataclass
+class Call:
+    """What waits for `left` requests. events: ids as they are made, and None when all are over: woken for each that is,
+    a caller would take the interpreter from the decoding thread each time."""
+
+    left: int
+    events: queue.SimpleQueue[tuple[int, int] | None] = field(default_factory=queue.SimpleQueue)
+
+
+@dataclass
 class Job:
-    """One request of a call. events: ids as they are made, then None at the end."""
+    """One request of a call."""
 
     stream: Stream
-    events: queue.SimpleQueue[tuple[int, int] | None]
-    number: int
-    over: bool = field(default=False)
+    call: Call
+    over: bool = False
     error: Exception | None = None
 
 
@@ -70,11 +78,13 @@ class Scheduler:
         """
         if os.getpid() != self._pid:
             self._reset()
-        events: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
-        jobs = [self._job(decider, number, events, on_token is not None) for number, decider in enumerate(deciders)]
+        if not deciders:
+            return []
+        call = Call(len(deciders))
+        jobs = [self._job(decider, number, call, on_token is not None) for number, decider in enumerate(deciders)]
         self._enqueue(jobs)
         try:
-            self._attend(jobs, events, on_token, cancelled)
+            self._attend(jobs, call, on_token, cancelled)
         finally:
             self._cancel(jobs)
         for job in jobs:
@@ -104,11 +114,9 @@ class Scheduler:
         with self._changed:
             return len(self._running) + (self._prefilling is not None), len(self._waiting)
 
-    def _job(
-        self, decider: Decider, number: int, events: queue.SimpleQueue[tuple[int, int] | None], streamed: bool
-    ) -> Job:
-        emit = (lambda token: events.put((number, token))) if streamed else None
-        return Job(Stream(decider, emit), events, number)
+    def _job(self, decider: Decider, number: int, call: Call, streamed: bool) -> Job:
+        emit = (lambda token: call.events.put((number, token))) if streamed else None
+        return Job(Stream(decider, emit), call)
 
     def _enqueue(self, jobs: list[Job]) -> None:
         with self._changed:
@@ -126,23 +134,16 @@ class Scheduler:
                 atexit.register(self._leave)
             self._changed.notify_all()
 
-    def _attend(
-        self,
-        jobs: list[Job],
-        events: queue.SimpleQueue[tuple[int, int] | None],
-        on_token: OnToken | None,
-        cancelled: Cancelled | None,
-    ) -> None:
+    def _attend(self, jobs: list[Job], call: Call, on_token: OnToken | None, cancelled: Cancelled | None) -> None:
         """In the caller's thread: pass ids on as they come, look whether the caller still wants them."""
-        left = len(jobs)
-        while left:
+        over = False
+        while not over:
             try:
-                event = events.get(timeout=None if cancelled is None else _POLL)
+                event = call.events.get(timeout=None if cancelled is None else _POLL)
             except queue.Empty:
                 event = ()  # type: ignore[assignment]
-            if event is None:
-                left -= 1
-            elif event and on_token is not None:
+            over = event is None
+            if event and on_token is not None:
                 on_token(*event)
             if cancelled is not None and cancelled():
                 self._cancel(jobs)
@@ -255,4 +256,6 @@ class Scheduler:
 
 def _end(job: Job) -> None:
     job.over = True
-    job.events.put(None)
+    job.call.left -= 1
+    if not job.call.left:
+        job.call.events.put(None)

@@ -23,6 +23,7 @@ from ..anygpt_model.errors import AnyloomError
 from .conversion import Conversion, asking
 from .crashed import tell_crashed
 from .destination import Destination
+from .interrupts import unwinding_on_sigterm
 from .ledger import Asked
 from .planning import Order, leading, order
 from .quiet import sweep
@@ -216,7 +217,7 @@ def begun(
     for handler in logging.getLogger().handlers:
         handler.addFilter(of_nobody_else)
     try:
-        with watched(quiet, doing) as seen, tags("anyloom", *named), no_heartbeat():
+        with unwinding_on_sigterm(), watched(quiet, doing) as seen, tags("anyloom", *named), no_heartbeat():
             start_server()
             try:
                 run(**options)

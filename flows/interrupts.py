@@ -7,6 +7,8 @@ Worker processes are told by a file, since an interrupt may reach their parent a
 from __future__ import annotations
 
 import atexit
+import signal
+import sys
 import tempfile
 import threading
 import uuid
@@ -45,3 +47,22 @@ def stopping_on_interrupt(settle: Callable[[], object] = lambda: None) -> Iterat
         SIGN.touch()
         settle()
         raise
+
+
+@contextmanager
+def unwinding_on_sigterm() -> Iterator[None]:
+    """SIGTERM as SystemExit (code 143) for the length of the block, so that what was started is ended: a process that
+    it ends by default leaves its temporary server behind. Whoever handles the signal already goes on doing so."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exit(*_: object) -> None:
+    sys.exit(128 + signal.SIGTERM)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,6 +58,22 @@ def test_an_interrupt_tells_shards_here_and_elsewhere(ending: type[BaseException
     with interrupts.stopping_on_interrupt():
         assert not interrupts.interrupted()
         assert not interrupts.SIGN.exists()
+
+
+def test_sigterm_unwinds_unless_somebody_handles_it() -> None:
+    with pytest.raises(SystemExit) as ended, interrupts.unwinding_on_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    theirs = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with interrupts.unwinding_on_sigterm():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, theirs)
+    with ThreadPoolExecutor() as pool:
+        pool.submit(lambda: interrupts.unwinding_on_sigterm().__enter__()).result()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_an_error_is_no_interrupt() -> None:
