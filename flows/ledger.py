@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -36,14 +35,14 @@ class Asked:
     max_tokens: int | None = None
 
 
-def row(item: Input, source: Source, asked: Asked, model: Mapping[str, str]) -> NewItem:
+def row(item: Input, source: Source, asked: Asked, model: dict[str, str]) -> NewItem:
     """The ledger's row of an input. A file that can't be read gets its row all the same, to be told as failed."""
     said = {name: getattr(item, name) for name in FIELDS}
     document = {**said, "media": [list(entry) for entry in item.media], "metadata": dict(item.metadata)}
     wanted = _wanted(item, asked)
     content = _content(item, source)
     wanted["seed"] = item.seed if item.seed is not None else _seed(asked.seed, content)
-    key = digest({"content": content, "wanted": wanted, "model": dict(sorted(model.items()))})
+    key = digest({"content": content, "wanted": wanted, "model": model})
     return NewItem(item.name, key, {**document, **wanted, "hashes": content["files"]})
 
 

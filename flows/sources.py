@@ -152,11 +152,12 @@ def _csv(text: str, where: str) -> Iterator[dict[str, Any]]:
 
 
 def _jsonl(text: str, where: str) -> Iterator[dict[str, Any]]:
+    decode = json.JSONDecoder(parse_constant=_no_number).decode
     for number, line in enumerate(text.split("\n"), 1):  # splitlines() would cut at signs that JSON takes inside a text
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_constant=_no_number)
+            row = decode(line)
         except (ValueError, RecursionError) as error:
             why = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise InputError(f"{where} line {number} is not JSON ({why}); write one object a line.") from None
