@@ -13,7 +13,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SIGN = Path(tempfile.gettempdir()) / f"anyloom-{uuid.uuid4().hex}.interrupted"
@@ -44,7 +44,8 @@ def stopping_on_interrupt(settle: Callable[[], object] = lambda: None) -> Iterat
     except BaseException:
         stop()
         atexit.register(SIGN.unlink, missing_ok=True)
-        SIGN.touch()
+        with suppress(OSError):  # on a full disk the workers end with this process
+            SIGN.touch()
         settle()
         raise
 

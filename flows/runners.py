@@ -53,13 +53,26 @@ def task_runner() -> Any:
         ) from None
 
 
-def check_database(database: str) -> None:
-    """Raises SettingsError for a database that workers in other processes can't share."""
+def on_this_machine() -> bool:
+    """Whether all shards run on this machine, as far as is known."""
     chosen = runner_settings()
-    if chosen.runner in ("dask", "ray") and not database.startswith("postgres"):
+    return chosen.runner in ("threads", "processes") or chosen.address is None
+
+
+def check_database(database: str) -> None:
+    """Raises SettingsError for a database that is gone when its connection is, or that workers in other processes can't
+    share."""
+    chosen = runner_settings()
+    kind, _, place = database.partition("://")
+    if kind.startswith("sqlite") and place.strip("/") in ("", ":memory:"):
         raise SettingsError(
-            f"The task runner {chosen.runner} came with {database.split(':')[0]}, which processes can't share; "
-            "set ANYLOOM_DATABASE_URL to a PostgreSQL one, or ANYLOOM_TASK_RUNNER=threads."
+            f"A batch came with {database}, a database in memory, which each of its connections would have for itself; "
+            "set ANYLOOM_DATABASE_URL to a file (sqlite:///…) or a PostgreSQL one, or unset it."
+        )
+    if chosen.runner in ("dask", "ray") and not kind.startswith("postgres"):
+        raise SettingsError(
+            f"The task runner {chosen.runner} came with {kind}, which processes of several machines can't share; "
+            "set ANYLOOM_DATABASE_URL to a PostgreSQL one, or ANYLOOM_TASK_RUNNER=processes."
         )
 
 

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from .artifacts import show_progress, show_summary
 from .destination import Destination, manifest_rows
 from .interrupts import stopping_on_interrupt
 from .planning import Order, all_items, estimate, known, planned, rows, wanted
-from .runners import runner_settings
+from .runners import on_this_machine, runner_settings
 from .server import revive_server, shared_server
 from .watching import Answer, watcher
 
@@ -77,7 +78,7 @@ def run_job(given: Order, terms: Terms, submit: Submit) -> tuple[Answer, list[di
 
     items = rows(given)
     place = Destination(given.out)
-    with open_store(given) as store, shared_server():
+    with open_store(given) as store, shared_server() if on_this_machine() else nullcontext():
         job = store.jobs.open(given.job, given.document())
         todo = _taken_in(store, job, items, terms)
         now = todo if terms.limit is None else min(terms.limit, todo)

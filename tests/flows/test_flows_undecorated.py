@@ -253,12 +253,21 @@ def test_runners_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prefect_ray", None)
     with pytest.raises(SettingsError, match=r"pip install 'anyloom\[ray\]'"):
         runners.task_runner()
+    assert runners.on_this_machine()
+    monkeypatch.setenv("ANYLOOM_TASK_ADDRESS", "ray://elsewhere:10001")
+    assert not runners.on_this_machine()
     runners.check_database("postgresql+psycopg://here/there")
     with pytest.raises(SettingsError, match="PostgreSQL"):
         runners.check_database("sqlite:///x.db")
     monkeypatch.setenv("ANYLOOM_TASK_WORKERS", "0")
     with pytest.raises(SettingsError, match="ANYLOOM_TASK_WORKERS"):
         runners.runner_settings()
+
+
+@pytest.mark.parametrize("database", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite+pysqlite://"])
+def test_a_ledger_in_memory_is_refused(database: str) -> None:
+    with pytest.raises(SettingsError, match="in memory"):
+        runners.check_database(database)
 
 
 def test_deployments_name_flows_that_exist() -> None:
