@@ -67,6 +67,15 @@ def _done(store: Store, out: Path) -> int:
         return 0
 
 
+def listening(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    """A process that heeds interrupts, also where this one ignores them, as jobs of a shell do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def gone(group: int) -> bool:
     """Whether no process of a group is left, some seconds after its leader has ended."""
     end = time.monotonic() + 10
@@ -95,7 +104,7 @@ def test_an_interrupt_ends_a_run_at_once_and_loses_nothing(
     given["TMPDIR"] = str(temporary)
     given.pop("PREFECT_API_URL", None)
     run = [*command, "--to", "text", "--max-tokens", "8"]
-    with subprocess.Popen(run, env=given, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with listening(run, given) as process:
         while not done_in(home, out):
             assert process.poll() is None
             time.sleep(0.02)
