@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import HumanMessage
 
-from ..anygpt_model.errors import AnyloomError, Cancelled, InputError
+from ..anygpt_model.errors import AnyloomError, InputError
 from ..anygpt_model.media import Limits
 from ..anygpt_model.values import Turn
 from ..graphs.handles import to_block
 from ..nodes.state import Context
 from ..storage.jobs import Item
 from .destination import Destination, file_name
-from .interrupts import interrupted
+from .interrupts import interrupted, let_go
 from .ledger import request_text
 from .shards import Result
 from .sources import Source
@@ -104,14 +104,14 @@ def asking(place: Workplace, seconds: float | None) -> Ask:
     def ask(messages: Sequence[tuple[HumanMessage, Context]]) -> list[Turn | Exception]:
         end = math.inf if seconds is None else time.monotonic() + seconds
         turns = place.side_by_side.turns(messages, lambda: interrupted() or time.monotonic() > end)
-        return [_let_go(seconds) if turn is None else turn for turn in turns]
+        return [_unfinished(seconds) if turn is None else turn for turn in turns]
 
     return ask
 
 
-def _let_go(seconds: float | None) -> Exception:
+def _unfinished(seconds: float | None) -> Exception:
     if seconds is None or interrupted():
-        return Cancelled("Its run was interrupted; start it again.")
+        return let_go()
     return TookTooLong(f"It took more than {seconds:g} s; allow an item more, or ask for less.")
 
 

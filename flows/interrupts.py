@@ -14,16 +14,29 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
-SIGN = Path(tempfile.gettempdir()) / f"anyloom-{uuid.uuid4().hex}.interrupted"
-"""Exists while the workers of this process are to stop."""
+from ..anygpt_model.errors import Cancelled
+
 _stopped = threading.Event()
+
+
+@cache
+def sign() -> Path:
+    """The file that exists while the workers of this process are to stop. Not looked for before it is needed: on a full
+    disk there is no folder for it."""
+    return Path(tempfile.gettempdir()) / f"anyloom-{uuid.uuid4().hex}.interrupted"
 
 
 def interrupted() -> bool:
     """Whether to stop."""
     return _stopped.is_set()
+
+
+def let_go() -> Cancelled:
+    """What is said of an item that the interrupt ended: it is neither done nor failed."""
+    return Cancelled("Its run was interrupted; start it again.")
 
 
 def stop() -> None:
@@ -35,17 +48,19 @@ def stop() -> None:
 def stopping_on_interrupt(settle: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Stop the shards, here and in worker processes, when an interrupt ends the block: who waits for them would wait
     for all that they have claimed. settle: called then, to wait until they have stopped."""
-    _stopped.clear()
-    SIGN.unlink(missing_ok=True)
+    if interrupted():
+        with suppress(OSError):
+            sign().unlink(missing_ok=True)
+        _stopped.clear()
     try:
         yield
     except Exception:
         raise
     except BaseException:
         stop()
-        atexit.register(SIGN.unlink, missing_ok=True)
-        with suppress(OSError):  # on a full disk the workers end with this process
-            SIGN.touch()
+        with suppress(OSError):  # where it can't be, the workers end with this process
+            sign().touch()
+            atexit.register(sign().unlink, missing_ok=True)
         settle()
         raise
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..anygpt_model.errors import SettingsError
-from .interrupts import SIGN
+from .interrupts import sign
 from .worker_process import share, start_worker
 
 Named = Literal["threads", "processes", "dask", "ray"]
@@ -86,7 +86,9 @@ def _threads(chosen: RunnerSettings) -> Any:
 def _processes(chosen: RunnerSettings) -> Any:
     from prefect.task_runners import ProcessPoolTaskRunner
 
-    return ProcessPoolTaskRunner(chosen.workers, initializer=start_worker, initargs=(share(chosen.workers), str(SIGN)))
+    return ProcessPoolTaskRunner(
+        chosen.workers, initializer=start_worker, initargs=(share(chosen.workers), str(sign()))
+    )
 
 
 def _dask(chosen: RunnerSettings) -> Any:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..anygpt_model.errors import AnyloomError, Busy, Cancelled
 from ..storage.jobs import Item, Job
-from .interrupts import interrupted
+from .interrupts import interrupted, let_go
 from .sources import printable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def each(work: Callable[[Item], Result]) -> Work:
 
     def one(item: Item) -> Result | Exception:
         if interrupted():
-            return Cancelled("Its run was interrupted; start it again.")
+            return let_go()
         try:
             return work(item)
         except Exception as error:

@@ -39,7 +39,7 @@ def test_worker_processes_share_a_job_over_sqlite(
         monkeypatch.setenv("ANYLOOM_HOME", str(tmp_path / runner))
         out = tmp_path / "out"
         rows = texts(tmp_path, 48)
-        answer = run_convert(str(rows), to="text", out=out, model=str(tiny_folder), shard=6, max_tokens=8, quiet=True)
+        answer = run_convert(str(rows), to="text", out=out, model=str(tiny_folder), shard=2, max_tokens=8, quiet=True)
         assert (answer["done"], answer["failed"], answer["left"]) == (48, 0, 0), answer["reasons"]
         with open_store(f"sqlite:///{tmp_path / runner}/anyloom.db") as store:
             items = store.jobs.rows(store.jobs.job(f"convert {out}"))

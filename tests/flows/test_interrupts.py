@@ -54,10 +54,23 @@ def test_an_interrupt_tells_shards_here_and_elsewhere(ending: type[BaseException
     with pytest.raises(ending), interrupts.stopping_on_interrupt():
         raise ending
     assert interrupts.interrupted()
-    assert interrupts.SIGN.exists()
+    assert interrupts.sign().exists()
     with interrupts.stopping_on_interrupt():
         assert not interrupts.interrupted()
-        assert not interrupts.SIGN.exists()
+        assert not interrupts.sign().exists()
+
+
+def test_a_run_needs_no_folder_for_the_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    interrupts.sign.cache_clear()
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    with interrupts.stopping_on_interrupt():
+        pass
+    with pytest.raises(KeyboardInterrupt), interrupts.stopping_on_interrupt():
+        raise KeyboardInterrupt
+    assert interrupts.interrupted()
 
 
 def test_sigterm_unwinds_unless_somebody_handles_it() -> None:
